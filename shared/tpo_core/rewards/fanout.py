@@ -1,0 +1,125 @@
+"""Score many pairs one by one, at once: threads with copied contexts for sync callers, gather for async ones.
+
+A pair that raises costs only itself (a NaN reward that says why). When every pair raised, the cause is raised instead:
+then it is the reward that is broken, not an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from tpo_core.effects import Pair, Reward
+from tpo_core.errors import RewardError, UnsupportedError
+
+__all__ = ["Portal", "aeach", "each", "is_control_flow", "portal"]
+
+T = TypeVar("T")
+
+
+def each(score: Callable[[Pair], Reward], pairs: Sequence[Pair], workers: int, name: str) -> list[Reward]:
+    """Score each pair, up to ``workers`` at a time, every one in a copy of the caller's context.
+
+    Raises:
+        RewardError: Every pair raised; the first cause is chained.
+    """
+
+    def one(pair: Pair) -> Reward | Exception:
+        try:
+            return score(pair)
+        except Exception as error:  # noqa: BLE001  whatever a user's function raises costs one pair
+            return error
+
+    if len(pairs) == 1 or workers == 1:
+        return _settle([one(p) for p in pairs], name)
+    pool = ThreadPoolExecutor(min(workers, len(pairs)), thread_name_prefix=f"tpo-{name}")
+    try:
+        # One copy per task: a context can be entered by one thread at a time, and DSPy keeps its trace and usage there.
+        futures = [pool.submit(contextvars.copy_context().run, one, pair) for pair in pairs]
+        return _settle([f.result() for f in futures], name)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # nothing waits here unless the caller was interrupted
+
+
+async def aeach(
+    score: Callable[[Pair], Awaitable[Reward]], pairs: Sequence[Pair], workers: int, name: str
+) -> list[Reward]:
+    """Score as ``each`` does, without blocking."""
+    gate = asyncio.Semaphore(workers)
+
+    async def one(pair: Pair) -> Reward | Exception:
+        async with gate:
+            try:
+                return await score(pair)
+            except Exception as error:  # noqa: BLE001  as in each
+                return error
+
+    return _settle(await asyncio.gather(*[one(p) for p in pairs]), name)
+
+
+def is_control_flow(error: BaseException) -> bool:
+    """Say whether an exception is a host's way to stop or suspend a run (LangGraph's interrupts) and not an error."""
+    module = sys.modules.get("langgraph.errors")
+    return module is not None and isinstance(error, module.GraphBubbleUp)
+
+
+def _settle(results: Sequence[Reward | Exception], name: str) -> list[Reward]:
+    errors = [r for r in results if isinstance(r, Exception)]
+    for error in errors:
+        if is_control_flow(error) or isinstance(error, UnsupportedError):
+            raise error
+    if errors and len(errors) == len(results):
+        first = errors[0]
+        if isinstance(first, RewardError):
+            raise first
+        message = f"reward {name!r} failed on all {len(errors)} responses; the first: {_said(first)}"
+        raise RewardError(message) from first
+    return [Reward(math.nan, failure=_said(r)) if isinstance(r, Exception) else r for r in results]
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+class Portal:
+    """One event loop in one thread, kept for the life of the process, through which sync callers await.
+
+    A loop per call (``asyncio.run``) would close under the connection pools that async clients keep.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._inner: Portal | None = None
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await ``work`` in a copy of the caller's context and return its result."""
+        if threading.current_thread() is self._thread:  # async code here called sync code: waiting would never end
+            with self._lock:
+                self._inner = self._inner or Portal()
+            return self._inner.run(work)
+        future = asyncio.run_coroutine_threadsafe(work, self._running())
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # the caller is gone (an interrupt): do not go on without it
+            raise
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="tpo-rewards", daemon=True)
+                self._thread.start()
+            return self._loop
+
+
+portal = Portal()
+"""The one that rewards share."""

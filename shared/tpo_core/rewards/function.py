@@ -1,0 +1,163 @@
+"""Any callable as a reward: a function of prompt and response, a host's metric, a LangChain Runnable, an evaluator."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from tpo_core.effects import Pair, Reward
+from tpo_core.errors import InvalidInputError, RewardError
+from tpo_core.rewards.base import RewardModel
+from tpo_core.rewards.fanout import aeach, each, portal
+from tpo_core.rewards.metric import HostMetric
+from tpo_core.rewards.shapes import Kind, arguments, as_rewards, find_kind, lift
+
+__all__ = ["FunctionReward", "as_reward"]
+
+
+class FunctionReward(RewardModel):
+    """A callable as a reward model. Its shape is found from its signature, once, at construction.
+
+    ============= =========================================================== ====================================
+    ``kind``      called as                                                   found by
+    ============= =========================================================== ====================================
+    ``pair``      ``fn(prompt, response)``                                    two parameters; the default
+    ``response``  ``fn(response)``                                            one parameter of that name
+    ``batch``     ``fn(prompts, responses) -> list``, TRL's                   plural names, or list annotations
+                  ``fn(prompts=, completions=, **kwargs) -> list``
+    ``metric``    ``fn(example, pred, trace=None)``, a ``dspy.Module``        ``example`` or ``gold`` first, ``trace``
+    ``args``      ``fn(args, pred)``, BestOfN's reward_fn                     ``args`` first
+    ``evaluator`` ``fn(inputs=, outputs=, reference_outputs=)``, openevals    a parameter called ``outputs``
+    ``runnable``  ``fn.invoke({"prompt": ..., "response": ...})``             ``invoke`` and ``ainvoke``
+    ============= =========================================================== ====================================
+
+    It may be async (sync callers then await it on one background event loop) and may return a number, ``(number,
+    feedback)``, a mapping with ``score`` and ``comment`` or ``feedback``, a ``dspy.Prediction(score=, feedback=)`` or a
+    list of evaluator results (averaged, each a head). Several pairs are scored at once, in threads that see the
+    caller's context variables. A pair that raises costs only itself.
+
+    Args:
+        fn: The callable.
+        name: How errors, traces and feedback keys call it; by default the callable's own name.
+        kind: One of the above, where the signature does not tell.
+        fields: For ``metric`` and ``args``: the names of the fields that are built from prompt and response where the
+            host has no Example, arguments or Prediction of its own.
+        workers: How many calls may run at once.
+
+    Raises:
+        InvalidInputError: ``fn`` is not callable, or its signature fits no kind or several.
+
+    Example:
+        >>> FunctionReward(lambda prompt, response: -len(response)).score("hi", ["hello", "hey"])
+        [-5.0, -3.0]
+    """
+
+    def __init__(
+        self,
+        fn: Any,
+        *,
+        name: str | None = None,
+        kind: Kind | None = None,
+        fields: tuple[str, str] = ("prompt", "response"),
+        workers: int = 8,
+    ) -> None:
+        if workers < 1:
+            raise InvalidInputError(f"workers must be at least 1, not {workers}")
+        self.kind = find_kind(fn) if kind is None else kind
+        self.name = name or getattr(fn, "__name__", None) or getattr(fn, "name", None) or type(fn).__name__
+        self.fn = fn
+        self._fields = fields
+        self._workers = workers
+        self._call = fn.invoke if self.kind == "runnable" else fn
+        self._acall = fn.ainvoke if self.kind == "runnable" else _async_form(fn)
+
+    def score_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
+        """Call the function for each pair, at once; see ``RewardModel``."""
+        if self._acall is not None and self.kind != "runnable" and _is_async(self.fn):
+            return portal.run(self._ascore(pairs))
+        if self.kind == "batch":
+            args, kwargs = arguments(self.kind, self.fn, pairs, self._fields)
+            return as_rewards(self._call(*args, **kwargs), self.name)
+        return each(self._one, pairs, self._workers, self.name)
+
+    async def ascore_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
+        """Await the function for each pair, at once; a sync function runs in threads."""
+        return await (self._ascore(pairs) if self._acall is not None else super().ascore_batch(pairs))
+
+    async def _ascore(self, pairs: Sequence[Pair]) -> Sequence[float]:
+        if self.kind == "batch":
+            args, kwargs = arguments(self.kind, self.fn, pairs, self._fields)
+            return as_rewards(await self._awaited(args, kwargs), self.name)
+        return await aeach(self._aone, pairs, self._workers, self.name)
+
+    def _one(self, pair: Pair) -> Reward:
+        args, kwargs = arguments(self.kind, self.fn, [pair], self._fields)
+        answer = self._call(*args, **kwargs)
+        if inspect.isawaitable(answer):  # a plain function that hands back a coroutine
+            answer = portal.run(_settled(answer))
+        return lift(answer)
+
+    async def _aone(self, pair: Pair) -> Reward:
+        args, kwargs = arguments(self.kind, self.fn, [pair], self._fields)
+        return lift(await self._awaited(args, kwargs))
+
+    async def _awaited(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        if self._acall is None:
+            raise RewardError(f"reward {self.name!r} has no async form")
+        return await self._acall(*args, **kwargs)
+
+
+def as_reward(thing: Any) -> RewardModel:
+    """Make a reward model of whatever was given as one.
+
+    A ``RewardModel`` is itself; an object with ``score(prompts, responses)`` is asked in batches; ``"org/name"`` is a
+    transformers sequence classifier; ``"http://..."`` is a server; any other callable or Runnable is a
+    ``FunctionReward``.
+
+    Raises:
+        InvalidInputError: It is none of these.
+    """
+    if isinstance(thing, RewardModel):
+        return thing
+    if isinstance(thing, HostMetric):  # settings for hosts; the loop wants the raw reward
+        return as_reward(thing.reward)
+    if isinstance(thing, str):
+        return _named(thing)
+    score = getattr(thing, "score", None)
+    if callable(score) and not inspect.isclass(thing):
+        return FunctionReward(score, name=getattr(thing, "name", None) or type(thing).__name__, kind="batch")
+    if callable(thing) or hasattr(thing, "invoke"):
+        return FunctionReward(thing)
+    raise InvalidInputError(
+        f"reward must be a RewardModel, a callable, a Runnable, a model name or a URL, not {type(thing).__name__}"
+    )
+
+
+def _named(text: str) -> RewardModel:
+    if text.startswith(("http://", "https://")):
+        from tpo_core.rewards.remote import RemoteRewardModel
+
+        return RemoteRewardModel(text)
+    if text.count("/") >= 1 and not any(c.isspace() for c in text):
+        from tpo_core.rewards.hf import HFRewardModel
+
+        return HFRewardModel(text)
+    raise InvalidInputError(
+        f"reward {text!r:.80} is neither a model name (org/name), a local folder (./name) nor a URL (http://...)"
+    )
+
+
+def _is_async(fn: Any) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+
+
+def _async_form(fn: Any) -> Any:
+    if _is_async(fn):
+        return fn
+    # A dspy.Module is awaited through acall, which works only where the module has aforward.
+    return fn.acall if hasattr(fn, "acall") and hasattr(fn, "aforward") else None
+
+
+async def _settled(answer: Any) -> Any:
+    return await answer
