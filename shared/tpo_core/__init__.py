@@ -1,0 +1,64 @@
+"""Test-Time Preference Optimization (arXiv:2501.12895): the shared engine of the DSPy and LangChain plugins."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tpo_core.config import TPOConfig
+from tpo_core.effects import Progress
+from tpo_core.errors import (
+    GenerationError,
+    InvalidInputError,
+    ModelError,
+    RewardError,
+    TPOError,
+    UnsupportedError,
+)
+from tpo_core.trajectory import Candidate, Failure, Step, Trajectory, Usage
+
+if TYPE_CHECKING:
+    from tpo_core.chat import LiteLLMChat
+    from tpo_core.drivers import arun, arun_many, run, run_many
+    from tpo_core.policies import ChatPolicy
+
+__all__ = [
+    "Candidate",
+    "ChatPolicy",
+    "Failure",
+    "GenerationError",
+    "InvalidInputError",
+    "LiteLLMChat",
+    "ModelError",
+    "Progress",
+    "RewardError",
+    "Step",
+    "TPOConfig",
+    "TPOError",
+    "Trajectory",
+    "UnsupportedError",
+    "Usage",
+    "arun",
+    "arun_many",
+    "run",
+    "run_many",
+]
+
+_HOMES = {  # loaded when first used: they bring dspy along
+    "ChatPolicy": "policies",
+    "LiteLLMChat": "chat",
+    "arun": "drivers",
+    "arun_many": "drivers",
+    "run": "drivers",
+    "run_many": "drivers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"tpo_core.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

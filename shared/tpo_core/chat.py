@@ -1,0 +1,149 @@
+"""Chat models over the network, through litellm: any provider's model string, any OpenAI-compatible server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tpo_core.effects import Completion, Message
+from tpo_core.errors import InvalidInputError, ModelError
+from tpo_core.policies import ChatModel, ChatPolicy, Policy
+from tpo_core.trajectory import Failure, Usage
+
+__all__ = ["LiteLLMChat", "as_chat", "as_policy"]
+
+
+class LiteLLMChat:
+    """A model named as litellm names it; litellm itself is loaded at the first call.
+
+    Args:
+        model: A litellm model string, such as ``openai/gpt-4o-mini``, ``anthropic/claude-sonnet-4-5`` or
+            ``hosted_vllm/Qwen/Qwen3-8B``. For an OpenAI-compatible server, ``openai/<name>`` with ``api_base``.
+        api_base: The server's URL, ending in ``/v1`` where it is OpenAI-compatible.
+        api_key: None leaves it to litellm's environment variables.
+        **settings: Passed on with each request (``timeout``, ``extra_headers``, ...).
+
+    Example:
+        >>> LiteLLMChat("openai/smol", api_base="http://127.0.0.1:8080/v1").name
+        'openai/smol'
+    """
+
+    def __init__(self, model: str, *, api_base: str | None = None, api_key: str | None = None, **settings: Any) -> None:
+        """Note where the model is; nothing is asked yet."""
+        if not isinstance(model, str) or not model.strip():
+            raise InvalidInputError(f"model must be a litellm model string such as 'openai/gpt-4o-mini', not {model!r}")
+        self.name = model
+        self.takes_n: bool | None = None
+        if api_base is not None and api_key is None and model.startswith("openai/"):
+            api_key = "none"  # a server of one's own seldom asks for a key, and the client refuses to go without
+        self._settings = {"api_base": api_base, "api_key": api_key, **settings}
+
+    def __repr__(self) -> str:
+        """Name the model, and no key."""
+        return f"LiteLLMChat({self.name!r})"
+
+    def chat(self, messages: Sequence[Message], **settings: Any) -> list[Completion]:
+        """Ask; see ``ChatModel.chat``."""
+        import litellm
+
+        try:
+            return _completions(litellm.completion(**self._request(messages, **settings)))
+        except Exception as error:
+            raise self._explained(error) from error
+
+    async def achat(self, messages: Sequence[Message], **settings: Any) -> list[Completion]:
+        """Ask without blocking."""
+        import litellm
+
+        try:
+            return _completions(await litellm.acompletion(**self._request(messages, **settings)))
+        except Exception as error:
+            raise self._explained(error) from error
+
+    def _request(
+        self, messages: Sequence[Message], *, n: int = 1, logprobs: int = 0, **sampling: Any
+    ) -> dict[str, Any]:
+        wanted: dict[str, Any] = {**sampling, "n": n if n > 1 else None}
+        if logprobs:
+            wanted |= {"logprobs": True, "top_logprobs": logprobs}
+        given = {k: v for k, v in {**self._settings, **wanted}.items() if v is not None}
+        # caching off: equal requests are different samples here
+        return {"model": self.name, "messages": [dict(m) for m in messages], "caching": False, **given}
+
+    def _explained(self, error: Exception) -> Exception:
+        if type(error).__name__ in (
+            "AuthenticationError",
+            "NotFoundError",
+            "APIConnectionError",
+            "PermissionDeniedError",
+        ):
+            where = self._settings["api_base"] or "its provider"
+            return ModelError(f"{self.name} cannot be used at {where}: {_first_line(error)}")
+        if "LLM Provider NOT provided" in str(error):
+            return ModelError(
+                f"{self.name!r} is not a litellm model string; write provider/model, such as openai/{self.name}"
+            )
+        return error
+
+
+def as_chat(model: Any, *, name: str = "model") -> ChatModel:
+    """Take a ``ChatModel`` as it is, and a string as a litellm model.
+
+    Raises:
+        InvalidInputError: It is neither; the message names the argument.
+    """
+    if isinstance(model, str):
+        return LiteLLMChat(model)
+    if isinstance(model, ChatModel):
+        return model
+    raise InvalidInputError(f"{name} must be a ChatModel or a litellm model string, not {type(model).__name__}")
+
+
+def as_policy(policy: Any) -> Policy:
+    """Take a ``Policy`` as it is; a ``ChatModel`` or a litellm model string answers the query itself.
+
+    Raises:
+        InvalidInputError: It is none of these.
+    """
+    return policy if isinstance(policy, Policy) else ChatPolicy(as_chat(policy, name="policy"))
+
+
+def _completions(response: Any) -> list[Completion]:
+    usage = _usage(getattr(response, "usage", None))
+    return [_completion(choice, usage if place == 0 else Usage()) for place, choice in enumerate(response.choices)]
+
+
+def _completion(choice: Any, usage: Usage) -> Completion:
+    content = choice.message.content
+    failure = None
+    if not content and getattr(choice.message, "tool_calls", None):
+        failure = Failure("tool_call", "the model called a tool instead of answering")
+    return Completion(
+        text=content or "",
+        finish_reason=choice.finish_reason,
+        usage=usage,
+        failure=failure,
+        logprobs=_logprobs(getattr(choice, "logprobs", None)),
+    )
+
+
+def _logprobs(logprobs: Any) -> tuple[Mapping[str, float], ...]:
+    tokens = getattr(logprobs, "content", None) or (logprobs.get("content") if isinstance(logprobs, dict) else None)
+    plain = [t if isinstance(t, dict) else t.model_dump() for t in tokens or ()]
+    return tuple(
+        {t["token"]: t["logprob"], **{a["token"]: a["logprob"] for a in t.get("top_logprobs") or ()}} for t in plain
+    )
+
+
+def _usage(usage: Any) -> Usage:
+    details = getattr(usage, "prompt_tokens_details", None)
+    return Usage(
+        requests=1,
+        prompt_tokens=getattr(usage, "prompt_tokens", 0) or 0,
+        completion_tokens=getattr(usage, "completion_tokens", 0) or 0,
+        cached_tokens=getattr(details, "cached_tokens", 0) or 0,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,122 @@
+"""How far and how wide one loop searches, and when it stops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from tpo_core.errors import InvalidInputError
+
+__all__ = ["Mode", "TPOConfig"]
+
+Mode = Literal["tpo", "revision", "bon"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TPOConfig:
+    """Settings of one loop; the defaults are those of the paper's main results (arXiv:2501.12895, section 5).
+
+    A query costs ``width + depth * (2 + width)`` samples of the policy: 5 + 2 * 7 = 19 by default.
+
+    Raises:
+        InvalidInputError: A value is out of its range; the message names the argument.
+
+    Example:
+        >>> TPOConfig(width=3, depth=1).samples
+        8
+    """
+
+    mode: Mode = "tpo"
+    """``tpo``; ``revision`` critiques the best alone, without a rejected response; ``bon`` only samples (depth 0)."""
+
+    width: int = 5
+    """N, candidates a round, at least 1 (D2-N5 is the paper's main setting)."""
+
+    depth: int = 2
+    """D, rounds of loss, gradient and update; 0 is best-of-N."""
+
+    fresh: int = 0
+    """How many of a round's ``width`` candidates are new samples of the program instead of updates (0 in the paper).
+    Weak policies gain from a mix: updates raise the mean reward, fresh samples keep its spread."""
+
+    temperature: float | None = 0.7
+    """Sampling temperature; None leaves the host's own."""
+
+    top_p: float | None = 0.95
+    """Nucleus sampling; None leaves the host's own."""
+
+    max_response_tokens: int | None = 2048
+    """Most tokens in one response; a response cut off there is not a candidate. None leaves the host's own."""
+
+    min_spread: float = 0.0
+    """A round whose best and worst rewards differ by no more than this has no contrast and is not critiqued."""
+
+    max_calls: int | None = None
+    """Budget: most samples asked of the policy, critic and editor together."""
+
+    max_tokens: int | None = None
+    """Budget: start nothing new once this many prompt and completion tokens are reported."""
+
+    deadline: float | None = None
+    """Budget: seconds from the first request to the answer."""
+
+    stop_at: float | None = None
+    """Stop as soon as a reward reaches this."""
+
+    patience: int | None = None
+    """Stop after this many rounds in a row without a better best."""
+
+    max_shown_chars: int | None = None
+    """Longest text shown to the critic and editor in one piece; what is longer loses its middle, and the text says so.
+    None shows everything."""
+
+    seed: int | None = None
+    """Makes the samples' seeds reproducible; sent to providers that take one. None sends none, and numbers the
+    samples from zero so that a host's response cache can replay a run but never collapse two samples."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if self.mode not in get_args(Mode):
+            raise InvalidInputError(f"mode must be one of {get_args(Mode)}, not {self.mode!r}")
+        _check_int("width", self.width, 1, optional=False)
+        _check_int("depth", self.depth, 0, optional=False)
+        _check_int("fresh", self.fresh, 0, optional=False)
+        if self.fresh >= self.width:
+            raise InvalidInputError(f"fresh must be less than width ({self.width}), not {self.fresh}; see mode='bon'")
+        for name in ("max_response_tokens", "max_calls", "max_tokens", "patience"):
+            _check_int(name, getattr(self, name), 1)
+        _check_int("max_shown_chars", self.max_shown_chars, 64)
+        _check_int("seed", self.seed, 0)
+        _check_float("temperature", self.temperature, lambda x: x >= 0, "a number of at least 0, or None")
+        _check_float("top_p", self.top_p, lambda x: 0 < x <= 1, "a number in (0, 1], or None")
+        _check_float("deadline", self.deadline, lambda x: x > 0, "a positive number of seconds, or None")
+        _check_float("stop_at", self.stop_at, lambda x: True, "a finite reward, or None")
+        if self.min_spread is None or not self.min_spread >= 0:
+            raise InvalidInputError(f"min_spread must be a number of at least 0, not {self.min_spread!r}")
+
+    @property
+    def rounds(self) -> int:
+        """Return the rounds that will run: ``depth``, or 0 in mode ``bon``."""
+        return 0 if self.mode == "bon" else self.depth
+
+    @property
+    def samples(self) -> int:
+        """Return the samples one query costs when nothing fails or stops early: N + D * (2 + N)."""
+        return self.width + self.rounds * (2 + self.width)
+
+
+def _check_int(name: str, value: Any, least: int, *, optional: bool = True) -> None:
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        tail = ", or None" if optional else ""
+        raise InvalidInputError(f"{name} must be an integer of at least {least}{tail}, not {value!r}")
+
+
+def _check_float(name: str, value: Any, ok: Callable[[float], bool], what: str) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not ok(value):
+        raise InvalidInputError(f"{name} must be {what}, not {value!r}")

@@ -1,0 +1,70 @@
+"""The one error tree of the project.
+
+TPOError                     anything that went wrong here; carries what was gained so far
+├── InvalidInputError        an argument is wrong (also a ValueError); raised before any model is called
+├── GenerationError          not one candidate could be produced; carries every cause
+├── RewardError              the reward model raised, broke its contract, or scored nothing
+├── UnsupportedError         a provider lacks something that was asked for (log-probabilities, say)
+└── ModelError               a model cannot be found, loaded or reached
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tpo_core.trajectory import Candidate, Trajectory
+
+__all__ = [
+    "GenerationError",
+    "InvalidInputError",
+    "ModelError",
+    "RewardError",
+    "TPOError",
+    "UnsupportedError",
+]
+
+
+class TPOError(Exception):
+    """Base of every error raised by this project."""
+
+    trajectory: Trajectory | None
+    """What was gained before the error, or None when nothing had started."""
+
+    def __init__(self, message: str, *, trajectory: Trajectory | None = None) -> None:
+        super().__init__(message)
+        self.trajectory = trajectory
+
+    @property
+    def best(self) -> Candidate | None:
+        """Return the best candidate scored before the error, if there is one."""
+        return self.trajectory.best_or_none if self.trajectory is not None else None
+
+
+class InvalidInputError(TPOError, ValueError):
+    """An argument is wrong; the message names it and says what to do."""
+
+
+class GenerationError(TPOError):
+    """Not one candidate could be produced."""
+
+    causes: tuple[BaseException, ...]
+    """The exceptions behind the failures, in the order they happened."""
+
+    def __init__(
+        self, message: str, *, trajectory: Trajectory | None = None, causes: tuple[BaseException, ...] = ()
+    ) -> None:
+        super().__init__(message, trajectory=trajectory)
+        self.causes = causes
+
+
+class RewardError(TPOError):
+    """The reward model raised, returned the wrong number of rewards, or scored nothing."""
+
+
+class UnsupportedError(TPOError):
+    """A provider lacks something that was asked for."""
+
+
+class ModelError(TPOError):
+    """A model cannot be found, loaded or reached."""

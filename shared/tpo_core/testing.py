@@ -1,0 +1,210 @@
+"""Policies and rewards that need no model: to test chains, programs and tools built on this project.
+
+``ScriptedPolicy`` says what it is told to. ``SimulatedPolicy`` behaves like a model that follows feedback: every query
+has a hidden rubric, its reward (``RubricReward``) grades by it, and only a critique that compares a better with a worse
+response carries information about it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from typing import Any
+
+from tpo_core.effects import Completion, Generate, Pair, Task
+from tpo_core.errors import InvalidInputError
+from tpo_core.prompting import show_query
+from tpo_core.rewards.base import RewardModel
+from tpo_core.trajectory import Failure, Usage
+
+__all__ = ["RubricReward", "ScriptedPolicy", "ScriptedReward", "SimulatedPolicy", "rubric"]
+
+Answer = Any  # a text, a Completion, a Failure, or an exception to raise
+
+
+class ScriptedPolicy:
+    """Says, for each task, the next answer of its script; the last one again when the script is over.
+
+    Args:
+        sample: Answers of the policy, in the order they are asked for: texts, ``Completion`` objects, ``Failure``
+            objects or exceptions to raise. Or a function of ``(request, seed)`` that returns one.
+        loss: Likewise the textual losses.
+        gradient: Likewise the textual gradients.
+        update: Likewise the updates.
+        takes_n: Whether one call may ask for several samples.
+
+    Example:
+        >>> from tpo_core import TPOConfig, run
+        >>> policy = ScriptedPolicy(sample=["bad", "good"], update=["very good"])
+        >>> reward = ScriptedReward({"bad": 0, "good": 1, "very good": 2})
+        >>> run("query", policy, reward, TPOConfig(width=2, depth=1)).best.response
+        'very good'
+    """
+
+    fatal: tuple[type[Exception], ...] = ()
+
+    def __init__(
+        self,
+        sample: Iterable[Answer] | Callable[[Generate, int], Answer] = ("a sample",),
+        loss: Iterable[Answer] | Callable[[Generate, int], Answer] = ("the chosen is better",),
+        gradient: Iterable[Answer] | Callable[[Generate, int], Answer] = ("make it better still",),
+        update: Iterable[Answer] | Callable[[Generate, int], Answer] = ("an update",),
+        *,
+        takes_n: bool = False,
+    ) -> None:
+        """Take the scripts."""
+        scripts = {"sample": sample, "loss": loss, "gradient": gradient, "update": update}
+        self._scripts = {t: s if callable(s) else _Script(t, s) for t, s in scripts.items()}
+        self.takes_n: MutableMapping[Task, bool] = dict.fromkeys(("sample", "loss", "gradient", "update"), takes_n)
+        self.requests: list[Generate] = []
+        """Every request asked, in order."""
+
+    def generate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
+        """Say the next answers."""
+        self.requests.append(request)
+        return [_completion(self._scripts[request.task](request, seed)) for seed in seeds]
+
+    async def agenerate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
+        """Say the next answers."""
+        return self.generate(request, seeds)
+
+
+class _Script:
+    def __init__(self, task: str, answers: Iterable[Answer]) -> None:
+        self._answers = [answers] if isinstance(answers, str) else list(answers)
+        self._next = 0
+        if not self._answers:
+            raise InvalidInputError(f"{task} must hold at least one answer")
+
+    def __call__(self, request: Generate, seed: int) -> Answer:
+        answer = self._answers[min(self._next, len(self._answers) - 1)]
+        self._next += 1
+        return answer
+
+
+class ScriptedReward(RewardModel):
+    """Looks each response up in a table; what is not in it gets ``default``, NaN unless given.
+
+    Example:
+        >>> ScriptedReward({"yes": 1}).score("q", ["yes"])
+        [1.0]
+    """
+
+    def __init__(self, rewards: Mapping[str, float], default: float = float("nan"), *, merges: bool = False) -> None:
+        """Take the table."""
+        self._rewards, self._default = dict(rewards), default
+        self.merges = merges  # type: ignore[misc]
+        self.batches: list[int] = []
+        """The size of every batch scored."""
+
+    def score_batch(self, pairs: Sequence[Pair]) -> list[float]:
+        """Look the responses up."""
+        self.batches.append(len(pairs))
+        return [self._rewards.get(pair.response, self._default) for pair in pairs]
+
+
+WORDS = tuple(f"w{number:02d}" for number in range(60))
+"""What a simulated response is made of."""
+
+
+def rubric(query: str) -> frozenset[str]:
+    """Return the hidden rubric of a query: the 12 words of ``WORDS`` a good response has."""
+    return frozenset(random.Random(_digest(query)).sample(WORDS, 12))
+
+
+class RubricReward(RewardModel):
+    """Grades a simulated response by its query's rubric: +1 for each word that belongs, -0.5 for each that does not."""
+
+    def score_batch(self, pairs: Sequence[Pair]) -> list[float]:
+        """Grade."""
+        return [self._grade(rubric(show_query(pair.prompt)), set(pair.response.split())) for pair in pairs]
+
+    @staticmethod
+    def _grade(wanted: frozenset[str], words: set[str]) -> float:
+        return len(words & wanted) - 0.5 * len(words - wanted)
+
+
+class SimulatedPolicy:
+    """A policy that follows feedback: it never sees the rubric, only what the prompts show it.
+
+    A sample is 12 random words. The critic says which words only the chosen or only the rejected response has; with no
+    rejected response it can only doubt a few words at random. The editor keeps what is praised, avoids what is blamed,
+    drops what is doubted, and tries some new words.
+
+    Args:
+        follows: The probability that an instruction is followed; 0 ignores feedback: each update is a fresh sample.
+        seed: Makes it another policy; with the same seed the same requests get the same answers, in any order.
+    """
+
+    fatal: tuple[type[Exception], ...] = ()
+
+    def __init__(self, follows: float = 0.9, seed: int = 0) -> None:
+        """Set how well feedback is followed."""
+        if not 0 <= follows <= 1:
+            raise InvalidInputError(f"follows must be between 0 and 1, not {follows}")
+        self._follows, self._seed = follows, seed
+        self.takes_n: MutableMapping[Task, bool] = {}
+
+    def generate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
+        """Answer from the prompt and the seed alone."""
+        answer = {"sample": self._sample, "loss": self._loss, "gradient": self._gradient, "update": self._update}
+        texts = [answer[request.task](request.inputs, random.Random(self._key(request, seed))) for seed in seeds]
+        shown = len(str(request.inputs).split())
+        return [Completion(text, finish_reason="stop", usage=Usage(0, 1, shown, len(text.split()))) for text in texts]
+
+    async def agenerate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
+        """Answer as ``generate`` does."""
+        return self.generate(request, seeds)
+
+    def _key(self, request: Generate, seed: int) -> int:
+        return _digest(f"{self._seed}|{seed}|{request.task}|{request.inputs}")
+
+    def _sample(self, inputs: Any, draw: random.Random) -> str:
+        return " ".join(draw.sample(WORDS, 12))
+
+    def _loss(self, inputs: Mapping[str, str], draw: random.Random) -> str:
+        chosen = _words(inputs["chosen_response"])
+        if "rejected_response" not in inputs:
+            return "Doubtful: " + " ".join(draw.sample(sorted(chosen), min(3, len(chosen))))
+        rejected = _words(inputs["rejected_response"])
+        return f"Better: {' '.join(sorted(chosen - rejected))}\nWorse: {' '.join(sorted(rejected - chosen))}"
+
+    def _gradient(self, inputs: Mapping[str, str], draw: random.Random) -> str:
+        critique = inputs["critique"]
+        keep, avoid, doubt = (_after(label, critique) for label in ("Better", "Worse", "Doubtful"))
+        return f"Keep: {' '.join(keep)}\nAvoid: {' '.join(avoid)}\nReconsider: {' '.join(doubt)}"
+
+    def _update(self, inputs: Mapping[str, str], draw: random.Random) -> str:
+        if not self._follows:
+            return self._sample(inputs, draw)
+        now, told = _words(inputs["current_response"]), inputs["editing_instructions"]
+        keep, avoid, doubt = (set(_after(label, told)) for label in ("Keep", "Avoid", "Reconsider"))
+        heard = {word for word in WORDS if draw.random() < self._follows}
+        words = {word for word in now if word not in doubt & heard}
+        loose = sorted(words - (keep & heard)) or sorted(words)
+        words -= set(draw.sample(loose, min(2, len(loose))))
+        untried = sorted(set(WORDS) - now - (avoid & heard))
+        return " ".join(sorted(words | set(draw.sample(untried, min(3, len(untried))))))
+
+
+def _completion(answer: Answer) -> Completion:
+    if isinstance(answer, BaseException):
+        raise answer
+    if isinstance(answer, Failure):
+        return Completion(failure=answer)
+    return answer if isinstance(answer, Completion) else Completion(str(answer), finish_reason="stop")
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\bw\d\d\b", text))
+
+
+def _after(label: str, text: str) -> list[str]:
+    found = re.search(rf"{label}:(.*)", text)
+    return re.findall(r"\bw\d\d\b", found[1]) if found else []
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

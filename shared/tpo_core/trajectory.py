@@ -1,0 +1,289 @@
+"""What one loop did: every candidate, every critique, what it cost and why it stopped. Frozen; JSON round trip."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from tpo_core.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Candidate", "Failure", "Step", "StopReason", "Trajectory", "Usage"]
+
+StopReason = Literal[
+    "depth", "stop_at", "patience", "max_calls", "max_tokens", "deadline", "no_contrast", "no_candidates",
+    "critic_failed", "error", "cancelled",
+]  # fmt: skip
+"""Why a loop ended. ``depth``: it ran all its rounds. The others are budgets, or what could not go on."""
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Samples, requests and tokens, as the provider reports them; unreported tokens count 0. Adds up with ``+``."""
+
+    calls: int = 0
+    """Samples asked for."""
+    requests: int = 0
+    """Requests that brought them; fewer than calls where one request brings several samples."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens the provider read from its cache (part of ``prompt_tokens``)."""
+
+    @property
+    def tokens(self) -> int:
+        """Return prompt and completion tokens together."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        """Sum field by field."""
+        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why something is no candidate."""
+
+    reason: str
+    """``error``, ``empty``, ``placeholder``, ``length``, ``unparsable``, ``tool_call``, ``deadline``, ``missing``
+    or ``unscored``."""
+    message: str = ""
+    exception: BaseException | None = field(default=None, compare=False, repr=False)
+    """The exception behind it; not part of the JSON."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One response, scored or with the reason why it is not a candidate."""
+
+    response: str
+    """The text, as the critic and the reward model read it."""
+    value: Any = field(default=None, compare=False)
+    """The host's own object (a Prediction, a message, a pydantic object); the text itself where there is none."""
+    reward: float | None = None
+    """Its reward, or None when it has none; see ``failure``."""
+    step: int = 0
+    """The round that made it; 0 is before any update."""
+    failure: Failure | None = None
+    """Why it is not a candidate; None when it is one."""
+    feedback: str | None = None
+    """What the reward model said beside the score."""
+    heads: Mapping[str, float] = field(default_factory=dict)
+    """Named objectives of the reward, where the model has them."""
+    truncated: bool = False
+    """Whether the reward model saw a shortened prompt."""
+    fresh: bool = True
+    """Whether it is a sample of the program itself rather than an update."""
+    index: int = 0
+    """Its place in ``Trajectory.candidates``."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One round: what was contrasted, what was said about it, what came of it."""
+
+    number: int
+    """1 for the first round after the initial samples."""
+    chosen: Candidate | None = None
+    """y_w: the best of all candidates so far; None for a round that had no contrast."""
+    rejected: Candidate | None = None
+    """y_l: the worst of all candidates so far; None in mode ``revision``."""
+    loss: str = ""
+    """The textual loss: why the chosen beats the rejected."""
+    gradient: str = ""
+    """The textual gradient: what the next version should do."""
+    failure: Failure | None = None
+    """Why the round gave no candidates."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Everything one loop did.
+
+    Raises:
+        InvalidInputError: ``from_json`` was given something that is no trajectory.
+
+    Example:
+        >>> t = Trajectory("hi", (Candidate("a", reward=1.0), Candidate("b", reward=2.0, step=1, index=1)))
+        >>> t.best.response, t.gain, Trajectory.from_json(t.to_json()) == t
+        ('b', 1.0, True)
+    """
+
+    query: Any
+    """The prompt: text, or a list of chat messages."""
+    candidates: tuple[Candidate, ...] = ()
+    """The cache C with the failures, in the order they were made."""
+    steps: tuple[Step, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    """What the policy, critic and editor cost."""
+    reward_usage: Usage = field(default_factory=Usage)
+    """What the reward model cost: ``calls`` counts scored pairs."""
+    stop_reason: StopReason = "depth"
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall-clock seconds: ``total``, and by task ``sample``, ``loss``, ``gradient``, ``update``, ``score``."""
+    seed: int | None = None
+    gold: Mapping[int, float] = field(default_factory=dict)
+    """Rewards of a held-out reward model by candidate index: reported, never optimised."""
+
+    @property
+    def best_or_none(self) -> Candidate | None:
+        """Return the best-scored candidate, the earliest of equals, or None when nothing is scored."""
+        return _best(self.candidates)
+
+    @property
+    def best(self) -> Candidate:
+        """Return the best-scored candidate, the earliest of equals.
+
+        Raises:
+            InvalidInputError: Nothing is scored (only on a trajectory carried by an error).
+        """
+        if (best := self.best_or_none) is None:
+            raise InvalidInputError("this trajectory has no scored candidate; see .failures")
+        return best
+
+    @property
+    def initial_best(self) -> Candidate | None:
+        """Return the best candidate before any update; None when none of them could be scored."""
+        return _best(c for c in self.candidates if c.step == 0)
+
+    @property
+    def gain(self) -> float:
+        """Return the reward of the best minus that of the best initial sample; 0.0 without one."""
+        initial = self.initial_best
+        return 0.0 if initial is None else (self.best.reward or 0.0) - (initial.reward or 0.0)
+
+    @property
+    def failures(self) -> tuple[Candidate, ...]:
+        """Return what was sampled but is no candidate."""
+        return tuple(c for c in self.candidates if c.failure is not None)
+
+    @property
+    def best_by_step(self) -> tuple[float, ...]:
+        """Return the best reward seen up to each round, from round 0: the training curve; it never falls."""
+        curve: list[float] = []
+        top = float("-inf")
+        for number in range(self._last_step + 1):
+            top = max([top, *self.rewards(number)])
+            curve.append(top)
+        return tuple(curve)
+
+    def rewards(self, step: int) -> tuple[float, ...]:
+        """Return the rewards of one round's candidates, in the order they were made."""
+        return tuple(c.reward for c in self.candidates if c.step == step and c.reward is not None)
+
+    @property
+    def diagnosis(self) -> str | None:
+        """Say whether the policy looks too weak to follow its feedback, and what to do; None when all is well.
+
+        The paper's section 7.4: below a certain strength a policy's rewards fall as it revises.
+        """
+        updates = [c for c in self.candidates if not c.fresh]
+        scored = [c.reward for c in updates if c.reward is not None]
+        advice = "give a stronger critic or editor, mix in samples with fresh=, or use mode='bon'"
+        if len(updates) >= 4 and len(scored) < len(updates) / 2:
+            lost = len(updates) - len(scored)
+            return f"{lost} of {len(updates)} updates were no candidates; the policy may be too weak: {advice}"
+        initial = self.rewards(0)
+        if len(scored) >= 4 and initial and self.gain == 0 and sum(scored) / len(scored) < sum(initial) / len(initial):
+            return f"no update beat the best first sample, and on average they score lower; the policy may be too weak: {advice}"
+        return None
+
+    @property
+    def _last_step(self) -> int:
+        return max((c.step for c in self.candidates), default=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data: everything but the hosts' own objects and exceptions."""
+        return {
+            "format": FORMAT,
+            **{f.name: _plain(getattr(self, f.name)) for f in fields(self)},
+        }
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return the trajectory as JSON text."""
+        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Trajectory:
+        """Rebuild a trajectory; ``Candidate.value`` is then the response text."""
+        try:
+            if data["format"] != FORMAT:
+                raise InvalidInputError(f"data: format {data['format']} is not {FORMAT}, the one this version reads")
+            candidates = tuple(_candidate(c) for c in data["candidates"])
+            return cls(
+                query=data["query"],
+                candidates=candidates,
+                steps=tuple(_step(s) for s in data["steps"]),
+                usage=Usage(**data["usage"]),
+                reward_usage=Usage(**data["reward_usage"]),
+                stop_reason=data["stop_reason"],
+                seconds=dict(data["seconds"]),
+                seed=data["seed"],
+                gold={int(k): v for k, v in data["gold"].items()},
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InvalidInputError(f"data is not a trajectory written by to_dict or to_json: {error!r}") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> Trajectory:
+        """Rebuild a trajectory from ``to_json``'s text."""
+        try:
+            return cls.from_dict(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise InvalidInputError(f"text is not JSON: {error}") from error
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw each candidate's reward by round, and the best so far; needs ``pip install "tpo[plot]"``.
+
+        Args:
+            ax: Axes to draw on; a new figure's by default.
+        """
+        from matplotlib import pyplot
+
+        if ax is None:
+            ax = pyplot.subplots()[1]
+        for fresh, label in ((True, "samples"), (False, "updates")):
+            dots = [(c.step, c.reward) for c in self.candidates if c.fresh is fresh and c.reward is not None]
+            if dots:
+                ax.scatter(*zip(*dots, strict=True), alpha=0.6, label=label)
+        ax.plot(range(len(self.best_by_step)), self.best_by_step, label="best so far")
+        ax.set_xlabel("round")
+        ax.set_ylabel("reward")
+        ax.set_xticks(range(self._last_step + 1))
+        ax.legend()
+        return ax
+
+
+def _best(candidates: Any) -> Candidate | None:
+    scored = [c for c in candidates if c.reward is not None and c.failure is None]
+    return max(scored, key=lambda c: c.reward, default=None)  # max keeps the first of equals
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (Usage, Failure, Candidate, Step)):
+        skip = ("value", "exception")
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.name not in skip}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    return float(value) if isinstance(value, float) else str(value)
+
+
+def _candidate(data: Mapping[str, Any]) -> Candidate:
+    failure = data["failure"]
+    return Candidate(**{**data, "failure": Failure(**failure) if failure else None, "value": data["response"]})
+
+
+def _step(data: Mapping[str, Any]) -> Step:
+    parts = {k: _candidate(data[k]) if data[k] else None for k in ("chosen", "rejected")}
+    failure = data["failure"]
+    return Step(**{**data, **parts, "failure": Failure(**failure) if failure else None})

@@ -1,0 +1,11 @@
+"""What every test needs: no network but loopback, no shared caches, one thread for numeric libraries."""
+
+import os
+import tempfile
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["DSPY_CACHEDIR"] = tempfile.mkdtemp(prefix="tpo-dspy-cache-")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("MPLBACKEND", "Agg")
