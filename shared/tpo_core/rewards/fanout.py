@@ -1,7 +1,7 @@
-"""Score many pairs one by one, at once: threads with copied contexts for sync callers, gather for async ones.
+"""Do many calls at once: threads with copied contexts for sync callers, gather for async ones.
 
-A pair that raises costs only itself (a NaN reward that says why). When every pair raised, the cause is raised instead:
-then it is the reward that is broken, not an answer.
+A call that raises costs only itself: its exception stands in its place. When every one raised, it is the reward that is
+broken, not an answer, and the cause is raised.
 """
 
 from __future__ import annotations
@@ -15,61 +15,69 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from tpo_core.effects import Pair, Reward
+from tpo_core.effects import Reward
 from tpo_core.errors import RewardError, UnsupportedError
 
-__all__ = ["Portal", "aeach", "each", "is_control_flow", "portal"]
+__all__ = ["Portal", "aeach", "each", "is_control_flow", "portal", "raise_if_broken", "settle"]
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
-def each(score: Callable[[Pair], Reward], pairs: Sequence[Pair], workers: int, name: str) -> list[Reward]:
-    """Score each pair, up to ``workers`` at a time, every one in a copy of the caller's context.
+def each(call: Callable[[S], T], items: Sequence[S], workers: int) -> list[T | Exception]:
+    """Call with each item, up to ``workers`` at a time, every one in a copy of the caller's context.
 
-    Raises:
-        RewardError: Every pair raised; the first cause is chained.
+    Returns:
+        The result or the exception of each, in the order of the items.
     """
 
-    def one(pair: Pair) -> Reward | Exception:
+    def one(item: S) -> T | Exception:
         try:
-            return score(pair)
-        except Exception as error:  # noqa: BLE001  whatever a user's function raises costs one pair
+            return call(item)
+        except Exception as error:  # noqa: BLE001  whatever a user's function raises costs one item
             return error
 
-    if len(pairs) == 1 or workers == 1:
-        return _settle([one(p) for p in pairs], name)
-    pool = ThreadPoolExecutor(min(workers, len(pairs)), thread_name_prefix=f"tpo-{name}")
+    if len(items) <= 1 or workers == 1:
+        return [one(item) for item in items]
+    pool = ThreadPoolExecutor(min(workers, len(items)), thread_name_prefix="tpo-reward")
     try:
         # One copy per task: a context can be entered by one thread at a time, and DSPy keeps its trace and usage there.
-        futures = [pool.submit(contextvars.copy_context().run, one, pair) for pair in pairs]
-        return _settle([f.result() for f in futures], name)
+        futures = [pool.submit(contextvars.copy_context().run, one, item) for item in items]
+        return [f.result() for f in futures]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # nothing waits here unless the caller was interrupted
 
 
-async def aeach(
-    score: Callable[[Pair], Awaitable[Reward]], pairs: Sequence[Pair], workers: int, name: str
-) -> list[Reward]:
-    """Score as ``each`` does, without blocking."""
+async def aeach(call: Callable[[S], Awaitable[T]], items: Sequence[S], workers: int) -> list[T | Exception]:
+    """Call as ``each`` does, without blocking."""
     gate = asyncio.Semaphore(workers)
 
-    async def one(pair: Pair) -> Reward | Exception:
+    async def one(item: S) -> T | Exception:
         async with gate:
             try:
-                return await score(pair)
+                return await call(item)
             except Exception as error:  # noqa: BLE001  as in each
                 return error
 
-    return _settle(await asyncio.gather(*[one(p) for p in pairs]), name)
+    return list(await asyncio.gather(*[one(item) for item in items]))
 
 
-def is_control_flow(error: BaseException) -> bool:
-    """Say whether an exception is a host's way to stop or suspend a run (LangGraph's interrupts) and not an error."""
-    module = sys.modules.get("langgraph.errors")
-    return module is not None and isinstance(error, module.GraphBubbleUp)
+def settle(results: Sequence[Reward | Exception], name: str) -> list[Reward]:
+    """Turn exceptions into NaN rewards that say why.
+
+    Raises:
+        RewardError: Every one is an exception; the first is chained.
+    """
+    raise_if_broken(results, name)
+    return [Reward(math.nan, failure=_said(r)) if isinstance(r, Exception) else r for r in results]
 
 
-def _settle(results: Sequence[Reward | Exception], name: str) -> list[Reward]:
+def raise_if_broken(results: Sequence[object], name: str) -> None:
+    """Raise what no single answer is to blame for: a host's control flow, something unsupported, or every call failing.
+
+    Raises:
+        RewardError: Every result is an exception; the first is chained.
+    """
     errors = [r for r in results if isinstance(r, Exception)]
     for error in errors:
         if is_control_flow(error) or isinstance(error, UnsupportedError):
@@ -78,9 +86,13 @@ def _settle(results: Sequence[Reward | Exception], name: str) -> list[Reward]:
         first = errors[0]
         if isinstance(first, RewardError):
             raise first
-        message = f"reward {name!r} failed on all {len(errors)} responses; the first: {_said(first)}"
-        raise RewardError(message) from first
-    return [Reward(math.nan, failure=_said(r)) if isinstance(r, Exception) else r for r in results]
+        raise RewardError(f"reward {name!r} failed on all {len(errors)} calls; the first: {_said(first)}") from first
+
+
+def is_control_flow(error: BaseException) -> bool:
+    """Say whether an exception is a host's way to stop or suspend a run (LangGraph's interrupts) and not an error."""
+    module = sys.modules.get("langgraph.errors")
+    return module is not None and isinstance(error, module.GraphBubbleUp)
 
 
 def _said(error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError, RewardError
 from tpo_core.rewards.base import RewardModel
-from tpo_core.rewards.fanout import aeach, each, portal
+from tpo_core.rewards.fanout import aeach, each, portal, settle
 from tpo_core.rewards.metric import HostMetric
 from tpo_core.rewards.shapes import Kind, arguments, as_rewards, find_kind, lift
 
@@ -79,7 +79,7 @@ class FunctionReward(RewardModel):
         if self.kind == "batch":
             args, kwargs = arguments(self.kind, self.fn, pairs, self._fields)
             return as_rewards(self._call(*args, **kwargs), self.name)
-        return each(self._one, pairs, self._workers, self.name)
+        return settle(each(self._one, pairs, self._workers), self.name)
 
     async def ascore_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
         """Await the function for each pair, at once; a sync function runs in threads."""
@@ -89,7 +89,7 @@ class FunctionReward(RewardModel):
         if self.kind == "batch":
             args, kwargs = arguments(self.kind, self.fn, pairs, self._fields)
             return as_rewards(await self._awaited(args, kwargs), self.name)
-        return await aeach(self._aone, pairs, self._workers, self.name)
+        return settle(await aeach(self._aone, pairs, self._workers), self.name)
 
     def _one(self, pair: Pair) -> Reward:
         args, kwargs = arguments(self.kind, self.fn, [pair], self._fields)

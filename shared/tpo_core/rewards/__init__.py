@@ -1,0 +1,42 @@
+"""Reward models: what an answer is aligned to. Each kind loads its libraries when it is first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tpo_core.effects import Pair, Reward
+from tpo_core.rewards.base import RewardModel
+
+if TYPE_CHECKING:
+    from tpo_core.rewards.function import FunctionReward as FunctionReward
+    from tpo_core.rewards.function import as_reward as as_reward
+    from tpo_core.rewards.hf import HFRewardModel as HFRewardModel
+    from tpo_core.rewards.judge import JudgeReward as JudgeReward
+
+__all__ = [
+    "FunctionReward",
+    "HFRewardModel",
+    "JudgeReward",
+    "Pair",
+    "Reward",
+    "RewardModel",
+    "as_reward",
+]
+
+_HOMES = {
+    "FunctionReward": "function",
+    "HFRewardModel": "hf",
+    "JudgeReward": "judge",
+    "as_reward": "function",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"tpo_core.rewards.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,132 @@
+"""One question to a judge, and what its answer is worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from tpo_core.effects import Completion, Message, Pair, Reward
+from tpo_core.prompting import fence, render, show_query
+from tpo_core.rewards.judge_prompts import Compare, Grade, YesNo, with_reference
+from tpo_core.rewards.verdicts import expected_grade, log_odds, read_choice, read_grade
+from tpo_core.trajectory import Usage
+
+if TYPE_CHECKING:
+    import dspy
+
+__all__ = ["Answer", "Ask", "combine", "compare", "grade", "yes_or_no"]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question about one pair."""
+
+    place: int
+    """Which pair."""
+    head: str
+    """The criterion asked about; empty when there is but one."""
+    form: Literal["yesno", "grade", "compare"]
+    messages: tuple[Message, ...]
+    weighed: bool
+    """Whether the answer is read from token probabilities rather than from text."""
+    scale: tuple[int, int] = (1, 9)
+    swapped: bool = False
+    """For ``compare``: whether the response being scored is B."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one question brought: a number, or the reason why there is none."""
+
+    ask: Ask
+    value: float = math.nan
+    failure: str | None = None
+    usage: Usage = Usage()  # noqa: RUF009  frozen
+
+    @classmethod
+    def of(cls, ask: Ask, result: Completion | Exception) -> Answer:
+        """Read a completion."""
+        if isinstance(result, Exception):
+            return cls(ask, failure=f"{type(result).__name__}: {result}")
+        if result.failure is not None:
+            return cls(ask, failure=f"{result.failure.reason}: {result.failure.message}", usage=result.usage)
+        value = _weighed(ask, result) if ask.weighed else _parsed(ask, result)
+        if value is not None:
+            return cls(ask, value, usage=result.usage)
+        lack = ", which came without log-probabilities" if ask.weighed and not result.logprobs else ""
+        return cls(ask, failure=f"the judge's answer {result.text!r:.120} cannot be read{lack}", usage=result.usage)
+
+
+def yes_or_no(place: int, pair: Pair, head: str, question: str, reference: str | None) -> Ask:
+    """Ask whether the answer to a question about the response is Yes."""
+    return Ask(place, head, "yesno", _messages(YesNo, pair, reference, question=question), weighed=True)
+
+
+def grade(
+    place: int, pair: Pair, head: str, rubric: str, reference: str | None, scale: tuple[int, int], weighed: bool
+) -> Ask:
+    """Ask for a grade."""
+    words = f"{scale[0]} (worst) to {scale[1]} (best)"
+    return Ask(place, head, "grade", _messages(Grade, pair, reference, rubric=rubric, scale=words), weighed, scale)
+
+
+def compare(place: int, pair: Pair, other: str, question: str, weighed: bool) -> list[Ask]:
+    """Ask whether the response beats another, in both orders, since judges favour a place."""
+    asks = []
+    for swapped in (False, True):
+        a, b = (other, pair.response) if swapped else (pair.response, other)
+        fields = {
+            "query": _query(pair),
+            "response_a": fence(a, "response-a"),
+            "response_b": fence(b, "response-b"),
+            "question": question,
+        }
+        asks.append(Ask(place, "", "compare", tuple(render(Compare, fields)), weighed, swapped=swapped))
+    return asks
+
+
+def combine(answers: Sequence[Answer]) -> Reward:
+    """Average the answers about one pair; one that is missing makes the reward NaN."""
+    usage = sum((a.usage for a in answers), Usage())
+    heads = {a.ask.head: a.value for a in answers if a.ask.head}
+    missing = next((a for a in answers if a.failure is not None), None)
+    if missing is not None:
+        where = f"{missing.ask.head}: " if missing.ask.head else ""
+        return Reward(math.nan, heads=heads, failure=where + str(missing.failure), usage=usage)
+    unmet = [a.ask.head for a in answers if a.ask.head and a.value < _even(a.ask)]
+    feedback = "Not met: " + "; ".join(unmet) if unmet else None
+    return Reward(math.fsum(a.value for a in answers) / len(answers), feedback=feedback, heads=heads, usage=usage)
+
+
+def _even(ask: Ask) -> float:
+    """Return the value at which a criterion is neither met nor missed."""
+    return sum(ask.scale) / 2 if ask.form == "grade" else 0.0
+
+
+def _messages(signature: type[dspy.Signature], pair: Pair, reference: str | None, **fields: str) -> tuple[Message, ...]:
+    shown = {"query": _query(pair), "response": fence(pair.response), **fields}
+    if reference is not None:
+        signature = with_reference(signature)
+        shown["reference_answer"] = fence(reference, "reference")
+    return tuple(render(signature, shown))
+
+
+def _query(pair: Pair) -> str:
+    return fence(show_query(pair.prompt) if pair.prompt else "(not given)", "query")
+
+
+def _weighed(ask: Ask, completion: Completion) -> float | None:
+    if ask.form == "grade":
+        return expected_grade(completion.logprobs, *ask.scale)
+    if ask.form == "yesno":
+        return log_odds(completion.logprobs, "Yes", "No")
+    return log_odds(completion.logprobs, *(("B", "A") if ask.swapped else ("A", "B")))
+
+
+def _parsed(ask: Ask, completion: Completion) -> float | None:
+    if ask.form == "grade":
+        return read_grade(completion.text, *ask.scale)
+    choice = read_choice(completion.text, ("A", "B"))
+    return None if choice is None else 1.0 if (choice == "B") is ask.swapped else -1.0
