@@ -1,0 +1,210 @@
+"""A reward model from its repository or folder: config, tokenizer, weights; where it runs and in which precision.
+
+Weights are read from safetensors alone, so nothing is unpickled. Code from a repository runs only with
+``trust_remote_code=True``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import transformers
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers.utils import cached_file
+
+from tpo_core.errors import InvalidInputError, ModelError
+from tpo_core.rewards.families import Family, Gate, Logits
+from tpo_core.rewards.heads import HeadFn, LinearHead, build_head
+
+__all__ = ["Loaded", "Source", "choose_device", "choose_dtype"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a reward model comes from and how it is to be read."""
+
+    name: str
+    family: Family
+    trust_remote_code: bool = False
+    revision: str | None = None
+    label: str | int | None = None
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def _where(self) -> dict[str, Any]:
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+    def config(self) -> Any:
+        """Return the model's config.
+
+        Raises:
+            InvalidInputError: The model needs code from its repository, or is no sequence classifier.
+            ModelError: There is no such model.
+        """
+        if self.family.body == "remote" and not self.trust_remote_code:
+            raise InvalidInputError(
+                f"{self.name} ({self.family.name}) runs code from its repository: read it, then give "
+                "trust_remote_code=True"
+            )
+        try:
+            config = transformers.AutoConfig.from_pretrained(self.name, **self._where)
+        except (OSError, ValueError) as error:
+            if "trust_remote_code" in str(error):
+                raise InvalidInputError(
+                    f"{self.name} runs code from its repository: read it, then give trust_remote_code=True"
+                ) from error
+            raise ModelError(f"cannot find the reward model {self.name!r}: {error}") from error
+        kinds = getattr(config, "architectures", None) or ["?"]
+        if self.family.body == "classifier" and not kinds[0].endswith("ForSequenceClassification"):
+            raise InvalidInputError(
+                f"{self.name} is a {kinds[0]}, not a sequence classifier; give family= when it is a known reward model "
+                "under another name, or score with a JudgeReward when it writes text"
+            )
+        return config
+
+    def tokenizer(self) -> Any:
+        """Return the model's tokenizer."""
+        try:
+            return transformers.AutoTokenizer.from_pretrained(self.name, **self._where)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"cannot load the tokenizer of {self.name!r}: {error}") from error
+
+    def load(self, config: Any, device: torch.device, dtype: torch.dtype) -> Loaded:
+        """Read the weights.
+
+        Raises:
+            ModelError: There are no safetensors, or weights are missing.
+        """
+        if self.family.body == "body":
+            body = self._weights("AutoModel", device, dtype)
+            return Loaded(body, self._head(config, device), config, device, hidden=True)
+        if self.family.body == "remote":
+            model = self._weights(self.family.loader, device, dtype)
+            return Loaded(model, LinearHead(None, None, 0, ("score",)), config, device, hidden=False)
+        model = self._weights("AutoModelForSequenceClassification", device, dtype)
+        column, names = _column(config, self.label, self.name)
+        score = getattr(model, "score", None)
+        if isinstance(score, nn.Linear) and model.base_model is not model:
+            head = LinearHead(score.weight.detach(), None if score.bias is None else score.bias.detach(), column, names)
+            return Loaded(model.base_model, head, config, device, hidden=True)
+        return Loaded(model, LinearHead(None, None, column, names), config, device, hidden=False)
+
+    def _weights(self, loader: str, device: torch.device, dtype: torch.dtype) -> Any:
+        try:
+            model, info = getattr(transformers, loader).from_pretrained(
+                self.name,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                **self._where,
+                **self.model_kwargs,
+            )
+        except (OSError, ValueError) as error:
+            raise ModelError(f"cannot load the weights of {self.name!r} (safetensors only): {error}") from error
+        if info["missing_keys"]:
+            missing = ", ".join(sorted(info["missing_keys"])[:3])
+            raise ModelError(f"the checkpoint of {self.name!r} lacks weights of its reward model: {missing}")
+        if "device_map" not in self.model_kwargs:
+            model.to(device)
+        return model.eval().requires_grad_(False)
+
+    def _head(self, config: Any, device: torch.device) -> HeadFn:
+        spec = self.family.head
+        if isinstance(spec, Logits):
+            raise ModelError(f"family {self.family.name!r}: a plain body needs a head of its own, not Logits()")
+        starts = (spec.regression, spec.gating, spec.matrix) if isinstance(spec, Gate) else (spec.prefix,)
+        tensors = {k: v.to(device) for k, v in self._tensors(starts).items()}
+        temperature = float(getattr(config, "gating_temperature", 10.0))
+        return build_head(spec, tensors, temperature=temperature, name=self.name)
+
+    def _tensors(self, starts: tuple[str, ...]) -> dict[str, Tensor]:
+        """Read the tensors whose names start so, from whichever shards hold them."""
+        index = self._file("model.safetensors.index.json")
+        if index is None:
+            files = {"model.safetensors"}
+        else:
+            with open(index, encoding="utf-8") as file:
+                shards: dict[str, str] = json.load(file)["weight_map"]
+            files = {shard for key, shard in shards.items() if key.startswith(starts)}
+        found: dict[str, Tensor] = {}
+        for path in (self._file(name) for name in sorted(files)):
+            if path is None:
+                raise ModelError(f"{self.name!r} has no safetensors weights")
+            with safe_open(path, framework="pt") as shard:
+                found.update({key: shard.get_tensor(key) for key in shard.keys() if key.startswith(starts)})  # noqa: SIM118
+        return found
+
+    def _file(self, name: str) -> str | None:
+        path: str | None = cached_file(
+            self.name,
+            name,
+            revision=self.revision,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        return path
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory with its head."""
+
+    model: Any
+    """The plain transformer, or the whole classifier where ``hidden`` is False."""
+    head: HeadFn
+    config: Any
+    device: torch.device
+    hidden: bool
+    """Whether the model gives hidden states to the head, or logits."""
+
+
+def _column(config: Any, label: str | int | None, name: str) -> tuple[int, list[str]]:
+    """Return which logit is the score, and the names of all."""
+    labels = dict(getattr(config, "id2label", None) or {0: "score"})
+    names = [str(labels[i]) for i in range(len(labels))]
+    if label is None and len(names) > 1:
+        raise InvalidInputError(
+            f"{name} has {len(names)} labels ({', '.join(names)}): say which is the score with label="
+        )
+    if isinstance(label, str) and label in names:
+        return names.index(label), names
+    column = 0 if label is None else label
+    if isinstance(column, str) or not 0 <= column < len(names):
+        raise InvalidInputError(f"label {label!r} is not one of {name}'s: {', '.join(names)}")
+    return column, names
+
+
+def choose_device(device: str | None) -> torch.device:
+    """Return the device asked for, or the accelerator there is, or the CPU."""
+    if device is not None:
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_dtype(dtype: str | torch.dtype | None, config: Any, device: torch.device) -> torch.dtype:
+    """Return the dtype asked for; else the checkpoint's where the device computes fast in it, else float32.
+
+    Raises:
+        InvalidInputError: It is no floating-point dtype.
+    """
+    if dtype is not None:
+        found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+        if not isinstance(found, torch.dtype) or not found.is_floating_point:
+            raise InvalidInputError(f"dtype {dtype!r} is not known; give 'float32', 'bfloat16' or 'float16'")
+        return found
+    stored = getattr(config, "dtype", None) or torch.float32
+    if device.type == "cpu":
+        return torch.bfloat16 if stored == torch.bfloat16 and _fast_bfloat16() else torch.float32
+    return torch.bfloat16 if stored == torch.float32 else stored
+
+
+def _fast_bfloat16() -> bool:
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))

@@ -1,0 +1,244 @@
+"""A prompt and a response to the tokens their reward model was trained on.
+
+The template is rendered once per prompt, around a mark that stands for the response; the response then takes the
+mark's place word for word. So no template can rewrite a response (Qwen3's moves text before ``</think>`` into another
+block), the place where the response starts is known, and N responses cost one rendering. Dates are frozen: some
+templates insert today's, and scores must not change overnight.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tpo_core.effects import Pair, Prompt
+from tpo_core.errors import InvalidInputError
+from tpo_core.rewards.families import Family, Gate, Steps
+
+__all__ = ["Conversations", "Encoded", "plain_messages"]
+
+_DATE = "26 Jul 2024"  # what Llama 3.1's own template writes, and what 3.2's writes when it has no clock
+_THINKING = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
+_CUT = "\n[... {} tokens of the prompt are cut here ...]\n"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One conversation as its reward model reads it."""
+
+    ids: tuple[int, ...]
+    stem: int = 0
+    """How many leading tokens belong to the prompt alone; what N responses share."""
+    places: tuple[int, ...] = ()
+    """The positions whose hidden states the head reads, in the order it wants them."""
+    truncated: bool = False
+    """Whether the middle of the prompt was cut."""
+
+
+class Conversations:
+    """Turns pairs into tokens, as one model's authors do."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        family: Family,
+        *,
+        name: str,
+        max_tokens: int,
+        on_long: Literal["error", "middle"],
+        end: int | None = None,
+        keep_thinking: bool = False,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._family = family
+        self._name = name
+        self._max_tokens = max_tokens
+        self._on_long = on_long
+        self._end = end
+        self._keep_thinking = keep_thinking
+        self._templated = bool(getattr(tokenizer, "chat_template", None))
+        self._trim = self._measure_trim() if self._templated else _unchanged
+
+    def encode(self, pairs: Iterable[Pair]) -> list[Encoded | InvalidInputError]:
+        """Return each pair's tokens, or why it has none; a prompt is rendered once."""
+        frames: dict[str, tuple[str, str]] = {}
+        return [self._encoded(pair, frames) for pair in pairs]
+
+    def _encoded(self, pair: Pair, frames: dict[str, tuple[str, str]]) -> Encoded | InvalidInputError:
+        try:
+            messages = plain_messages(pair.prompt, self._family.system)
+            response = self._response(pair.response)
+            key = repr(messages)
+            if key not in frames:
+                frames[key] = self._frame(messages)
+            encoded = self._tokens(frames[key], messages, response)
+            if len(encoded.ids) <= self._max_tokens:
+                return encoded
+            return self._shortened(messages, response, len(encoded.ids))
+        except InvalidInputError as error:
+            return error
+
+    def _response(self, text: str) -> str:
+        if not self._keep_thinking:
+            text = _THINKING.sub("", text, count=1) if _THINKING.match(text) else text
+        if isinstance(head := self._family.head, Steps):
+            steps = [s for s in text.replace(head.marker, "").split(head.split) if s.strip()] or [""]
+            return "".join(step + head.marker for step in steps)
+        return self._trim(text)
+
+    def _frame(self, messages: Sequence[Mapping[str, str]]) -> tuple[str, str]:
+        """Return what stands before and after the response."""
+        if not self._templated:
+            return "", ""
+        mark = "RESPONSE"
+        while any(mark in m["content"] for m in messages):
+            mark += "X"
+        before, found, after = self._render(messages, mark).rpartition(mark)
+        if not found:
+            raise InvalidInputError(f"the chat template of {self._name} leaves the response out of this conversation")
+        bos = self._tokenizer.bos_token
+        if self._family.bos == "one" and bos:
+            before = before.removeprefix(bos)
+        return before, after
+
+    def _render(self, messages: Sequence[Mapping[str, str]], response: str) -> str:
+        import jinja2
+
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                [*messages, {"role": "assistant", "content": response}],
+                tokenize=False,
+                add_generation_prompt=False,
+                date_string=_DATE,
+                strftime_now=lambda _format: _DATE,
+            )
+        except jinja2.TemplateError as error:
+            raise InvalidInputError(f"the chat template of {self._name} refuses this conversation: {error}") from error
+        return text
+
+    def _measure_trim(self) -> Callable[[str], str]:
+        """Return what the template does to the white space around a response."""
+        probe = [{"role": "user", "content": "question"}]
+
+        def keeps(response: str) -> bool:
+            return self._render(probe, response) == self._render(probe, "RESPONSE").replace("RESPONSE", response)
+
+        try:
+            if not keeps("\u2003RESPONSE\u2003"):
+                return str.strip
+            return _unchanged if keeps("\n\nRESPONSE") else _without_leading_newlines
+        except InvalidInputError:  # a template that refuses the probe may still take the user's conversations
+            return _unchanged
+
+    def _tokens(self, frame: tuple[str, str], messages: Sequence[Mapping[str, str]], response: str) -> Encoded:
+        if not self._templated:
+            return self._pair_tokens(messages, response)
+        before, after = frame
+        special = self._family.bos == "one"
+        batch = self._tokenizer(before + response + after, add_special_tokens=special, return_attention_mask=False)
+        ids = list(batch["input_ids"])
+        stem = batch.char_to_token(len(before)) if batch.is_fast and before else 0
+        if self._end is not None and ids[-1:] != [self._end]:
+            ids.append(self._end)
+        return Encoded(tuple(ids), stem or 0, self._places(ids))
+
+    def _pair_tokens(self, messages: Sequence[Mapping[str, str]], response: str) -> Encoded:
+        """Classifiers without a template (DeBERTa and its like) take the question and the answer as a pair of texts."""
+        if len(messages) != 1:
+            raise InvalidInputError(
+                f"{self._name} has no chat template, so its prompt is one text; this conversation has {len(messages)} "
+                "messages. Give chat_template= to score conversations"
+            )
+        ids = self._tokenizer(messages[0]["content"], response)["input_ids"]
+        return Encoded(tuple(ids), 0, (len(ids) - 1,))
+
+    def _places(self, ids: Sequence[int]) -> tuple[int, ...]:
+        head = self._family.head
+        last = len(ids) - 1
+        if isinstance(head, Gate):
+            return (last, self._last_of(ids, self._ids_of(head.after)))
+        if isinstance(head, Steps):
+            (marker,) = self._ids_of(head.marker)
+            return tuple(i for i, token in enumerate(ids) if token == marker)
+        return (last,)
+
+    def _ids_of(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _last_of(self, ids: Sequence[int], pattern: Sequence[int]) -> int:
+        wanted = tuple(pattern)
+        for start in range(len(ids) - len(wanted), -1, -1):
+            if tuple(ids[start : start + len(wanted)]) == wanted:
+                return start
+        raise InvalidInputError(
+            f"{self._name} weighs its objectives where the assistant's turn starts, and this conversation has no such "
+            "place: its chat template is not the one the model was trained with"
+        )
+
+    def _shortened(self, messages: list[dict[str, str]], response: str, length: int) -> Encoded:
+        """Cut the middle out of the longest message of the prompt; the response is never cut."""
+        if self._on_long == "error":
+            raise InvalidInputError(
+                f"the conversation is {length} tokens long and {self._name} takes {self._max_tokens}: shorten it, "
+                "raise max_tokens, or give on_long='middle' to cut the middle of the prompt"
+            )
+        longest = max(range(len(messages)), key=lambda i: len(messages[i]["content"]))
+        text = messages[longest]["content"]
+        keep = len(self._ids_of(text)) - (length - self._max_tokens)
+        while (keep := keep - 16) > 0:  # room for the mark of the cut, and for merges across it
+            short = [dict(m) for m in messages]
+            short[longest]["content"] = self._middle_cut(text, keep)
+            encoded = self._tokens(self._frame(short), short, response)
+            if len(encoded.ids) <= self._max_tokens:
+                return Encoded(encoded.ids, encoded.stem, encoded.places, truncated=True)
+        raise InvalidInputError(
+            f"the conversation is {length} tokens long, {self._name} takes {self._max_tokens}, and cutting the longest "
+            "message of the prompt is not enough; a response is never cut"
+        )
+
+    def _middle_cut(self, text: str, keep: int) -> str:
+        ids = self._ids_of(text)
+        head, tail = keep - keep // 2, keep // 2
+        decode = self._tokenizer.decode
+        end = decode(ids[len(ids) - tail :]) if tail else ""
+        return str(decode(ids[:head])) + _CUT.format(len(ids) - keep) + str(end)
+
+
+def _unchanged(text: str) -> str:
+    return text
+
+
+def _without_leading_newlines(text: str) -> str:
+    return text.lstrip("\n")
+
+
+def plain_messages(prompt: Prompt, system: str = "") -> list[dict[str, str]]:
+    """Return a prompt as chat messages with text contents.
+
+    Args:
+        prompt: A user turn, or chat messages; a content may be a list of text parts.
+        system: The system prompt of conversations that have none.
+
+    Raises:
+        InvalidInputError: A content holds something that is not text.
+    """
+    given: Sequence[Mapping[str, Any]] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    messages = [{"role": str(m["role"]), "content": _text_of(m["content"])} for m in given]
+    if system and all(m["role"] != "system" for m in messages):
+        messages.insert(0, {"role": "system", "content": system})
+    return messages
+
+
+def _text_of(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if content is None:
+        return ""
+    if isinstance(content, Sequence):
+        parts = [part if isinstance(part, str) else part.get("text") for part in content]
+        if all(isinstance(part, str) for part in parts):
+            return "".join(parts)
+    raise InvalidInputError(f"prompt: a reward model of text cannot read the content {content!r:.80}; give text")

@@ -1,0 +1,166 @@
+"""The reward models people use, each as one declarative entry: how to load it, what to show it, which number to read.
+
+An entry holds no code path. ``body`` says what is loaded, ``head`` which tensors make the score out of the hidden
+states, the other fields what the tokens are. A model is matched to its entry by the name of its repository or folder, or by
+``family=``; one that matches none is a plain sequence classifier, read by its config.
+
+``python -m tpo_core.rewards.families`` prints the table of the documentation.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from tpo_core.errors import InvalidInputError
+
+__all__ = ["FAMILIES", "UNKNOWN", "Family", "Gate", "Head", "Logits", "Mlp", "Steps", "find_family"]
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """Linear layers with ReLU between them, applied to the last token's hidden state; one layer is a linear head."""
+
+    prefix: str = "score"
+    """Where its tensors stand in the checkpoint: ``score.weight``, or ``score.0.weight``, ``score.2.weight``, ..."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Objectives weighed by a gate that reads the prompt.
+
+    The score is ``sum(scale * softmax(gating(h_prompt) / temperature) * (objectives(h_last) @ matrix))``.
+    """
+
+    objectives: tuple[str, ...]
+    """Their names, in the order of the checkpoint; they become ``Reward.heads``."""
+    after: str
+    """The text whose last occurrence the gate reads at: the hidden state of its first token."""
+    regression: str = "regression_layer"
+    gating: str = "gating"
+    matrix: str = "reward_transform_matrix"
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The probability of label 1 at a marker that stands after every step; then one number out of all steps."""
+
+    marker: str
+    split: str
+    """What stands between steps in a response."""
+    prefix: str = "score"
+    reduce: Literal["min", "mean", "last", "prod"] = "min"
+
+
+@dataclass(frozen=True)
+class Logits:
+    """What the model's own code returns: column 0 of its logits."""
+
+
+Head = Mlp | Gate | Steps | Logits
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of reward model."""
+
+    name: str
+    pattern: str
+    """A regular expression found anywhere in ``org/name``, whatever the case."""
+    source: str
+    """Where its authors say how to call it."""
+    score: str
+    """Which number is the score, in words."""
+    head: Head
+    body: Literal["classifier", "body", "remote"] = "body"
+    """``body``: the plain transformer, with the head read from the checkpoint; no code of the repository is needed.
+    ``classifier``: a transformers sequence classifier, whole. ``remote``: the repository's own code."""
+    loader: str = "AutoModelForSequenceClassification"
+    """The transformers class that loads a ``remote`` body."""
+    bos: Literal["template", "one"] = "template"
+    """``template``: the template's text as it is. ``one``: one BOS, by the tokenizer, whatever the template wrote."""
+    end: str = ""
+    """A config attribute with the id of a token that must end the tokens."""
+    system: str = ""
+    """The system prompt of conversations that have none."""
+    proof: str = ""
+    """What the tests compare it with."""
+
+
+_LLAMA3_GATE = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+_ARMO = (
+    "helpsteer-helpfulness", "helpsteer-correctness", "helpsteer-coherence", "helpsteer-complexity",
+    "helpsteer-verbosity", "ultrafeedback-overall_score", "ultrafeedback-instruction_following",
+    "ultrafeedback-truthfulness", "ultrafeedback-honesty", "ultrafeedback-helpfulness", "beavertails-is_safe",
+    "prometheus-score", "argilla-overall_quality", "argilla-judge_lm", "code-complexity", "code-style",
+    "code-explanation", "code-instruction-following", "code-readability",
+)  # fmt: skip
+
+UNKNOWN = Family(
+    name="sequence classifier",
+    pattern=r"(?!)",
+    source="https://huggingface.co/docs/transformers/model_doc/auto#transformers.AutoModelForSequenceClassification",
+    score="the raw logit of its one label, or of `label=`",
+    head=Mlp(),
+    body="classifier",
+    proof="the class's own forward pass, for Llama, Qwen2, Qwen3, Mistral (with a sliding window), Gemma 2 and BERT",
+)
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        name="FsfairX",
+        pattern=r"FsfairX-LLaMA3-RM",
+        source="https://huggingface.co/sfairXC/FsfairX-LLaMA3-RM-v0.1",
+        score="the raw logit",
+        head=Mlp(),
+        body="classifier",
+        bos="one",
+        proof="the `text-classification` pipeline of its card, on a tiny Llama with the Llama 3 template",
+    ),
+    Family(
+        name="Tulu 3 RM",
+        pattern=r"Tulu-3-.*RM|RM-RB2",
+        source="https://huggingface.co/allenai/Llama-3.1-Tulu-3-8B-RM",
+        score="the raw logit",
+        head=Mlp(),
+        body="classifier",
+        proof="the class's own forward pass on the template's tokens, on a tiny Llama with the Tulu template",
+    ),
+    Family(
+        name="Skywork-Reward-V2",
+        pattern=r"Skywork-Reward",
+        source="https://huggingface.co/Skywork/Skywork-Reward-V2-Qwen3-8B",
+        score="the raw logit",
+        head=Mlp(),
+        body="classifier",
+        bos="one",
+        proof="its card's computation, on a tiny Llama and a tiny Qwen3 with the Llama 3.2 and Qwen3 templates",
+    ),
+    Family(
+        name="ArmoRM",
+        pattern=r"ArmoRM",
+        source="https://huggingface.co/RLHFlow/ArmoRM-Llama3-8B-v0.1",
+        score="the gated sum of 19 objectives; each objective in `Reward.heads`",
+        head=Gate(_ARMO, _LLAMA3_GATE),
+        proof="its published forward pass written out with torch modules, on a tiny Llama",
+    ),
+)
+
+
+def find_family(name: str) -> Family:
+    """Return the entry a repository or folder belongs to, ``UNKNOWN`` when there is none."""
+    return next((f for f in FAMILIES if re.search(f.pattern, name, re.IGNORECASE)), UNKNOWN)
+
+
+def family_named(name: str) -> Family:
+    """Return the entry of that name.
+
+    Raises:
+        InvalidInputError: There is none; the message lists them.
+    """
+    for family in (*FAMILIES, UNKNOWN):
+        if family.name.lower() == name.lower():
+            return family
+    known = ", ".join(repr(f.name) for f in (*FAMILIES, UNKNOWN))
+    raise InvalidInputError(f"family {name!r} is not known; use one of {known}, or a Family of your own")

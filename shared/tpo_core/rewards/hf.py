@@ -1,0 +1,128 @@
+"""Reward models that run here, from the Hugging Face hub or a folder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from tpo_core.effects import Pair, Reward
+from tpo_core.errors import InvalidInputError, ModelError
+from tpo_core.rewards.base import RewardModel
+from tpo_core.rewards.families import Family, family_named, find_family
+from tpo_core.rewards.worker import Worker
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["HFRewardModel"]
+
+
+class HFRewardModel(RewardModel):
+    """Scores responses with a reward model on this machine, as its authors mean it to score.
+
+    Known families (see ``docs/reward-models.md``) are matched by name; anything else is read as a sequence classifier.
+    Scores are raw: no sigmoid, no softmax, unless the family's score is a probability. Any number of threads and event
+    loops may ask at once; one thread owns the model, merges what waits, and computes each prompt once for all responses
+    to it, over all rounds.
+
+    Args:
+        model: ``org/name`` or a folder, with safetensors weights.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; by default the accelerator there is.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; by default the checkpoint's where the device is fast in it.
+        trust_remote_code: Allow code from the repository, where the family needs it.
+        max_tokens: The longest conversation taken; by default what the tokenizer and the config allow.
+        on_long: ``error`` refuses a longer one; ``middle`` cuts the middle out of the prompt and says so in
+            ``Reward.truncated``. A response is never cut.
+        family: The family's name, or an entry of your own, where the name does not tell.
+        label: Which label is the score, for classifiers with several.
+        chat_template: A Jinja template instead of the tokenizer's.
+        keep_thinking: Score a leading ``<think>...</think>`` block of a response with it; by default it is left out.
+        revision: Branch, tag or commit.
+        model_kwargs: More arguments for ``from_pretrained`` (a ``quantization_config``, say).
+        max_batch_tokens: Tokens per forward pass; the default suits the device.
+        max_prefix_bytes: Memory for the keys and values of prompts; 1 GiB by default, 0 keeps none.
+
+    Raises:
+        InvalidInputError: An argument is wrong, or the model needs code that was not allowed.
+        ModelError: The model cannot be found or loaded, or ``pip install "tpo[hf]"`` is missing.
+    """
+
+    merges: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        device: str | None = None,
+        dtype: str | torch.dtype | None = None,
+        trust_remote_code: bool = False,
+        max_tokens: int | None = None,
+        on_long: Literal["error", "middle"] = "error",
+        family: str | Family | None = None,
+        label: str | int | None = None,
+        chat_template: str | None = None,
+        keep_thinking: bool = False,
+        revision: str | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
+        max_batch_tokens: int | None = None,
+        max_prefix_bytes: int = 2**30,
+    ) -> None:
+        if on_long not in ("error", "middle"):
+            raise InvalidInputError(f"on_long {on_long!r} is not known; give 'error' or 'middle'")
+        for name, number in (("max_tokens", max_tokens), ("max_batch_tokens", max_batch_tokens)):
+            if number is not None and number < 1:
+                raise InvalidInputError(f"{name} must be at least 1, not {number}")
+        if max_prefix_bytes < 0:
+            raise InvalidInputError(f"max_prefix_bytes must not be negative, but is {max_prefix_bytes}")
+        self.name = str(model)
+        self.family = (
+            family if isinstance(family, Family) else family_named(family) if family else find_family(self.name)
+        )
+        _need_extra()
+        from tpo_core.rewards.checkpoint import Source
+        from tpo_core.rewards.setup import Setup
+
+        setup = Setup(
+            Source(self.name, self.family, trust_remote_code, revision, label, dict(model_kwargs or {})),
+            device=device,
+            dtype=dtype,
+            max_tokens=max_tokens,
+            on_long=on_long,
+            chat_template=chat_template,
+            keep_thinking=keep_thinking,
+            max_batch_tokens=max_batch_tokens,
+            max_prefix_bytes=max_prefix_bytes,
+        )
+        self._worker = Worker(setup, name=f"reward {self.name}")
+        self._worker.submit([]).result()  # loads now, so that a wrong name or argument is an error here
+
+    def score_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
+        """Score pairs; blocks until they are done."""
+        return _answers(self._worker.submit(pairs).result())
+
+    async def ascore_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
+        """Score pairs without blocking the event loop."""
+        answers: list[Reward | Exception] = await asyncio.wrap_future(self._worker.submit(pairs))
+        return _answers(answers)
+
+    def close(self) -> None:
+        """End the worker thread and free the model; the next call loads it again."""
+        self._worker.close()
+
+
+def _answers(answers: Sequence[Reward | Exception]) -> list[Reward]:
+    """Return rewards; a pair that could not be scored costs only itself, unless none could."""
+    failures = [a for a in answers if isinstance(a, Exception)]
+    if failures and len(failures) == len(answers):
+        raise failures[0]
+    return [Reward(float("nan"), failure=str(a)) if isinstance(a, Exception) else a for a in answers]
+
+
+def _need_extra() -> None:
+    try:
+        import safetensors  # noqa: F401
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise ModelError(f'a reward model on this machine needs `pip install "tpo[hf]"` ({error})') from error

@@ -1,0 +1,72 @@
+"""The plain forward pass: padded batches of sequences of similar length, for every kind of model.
+
+Sequences are padded on the right and pooled by their own lengths, so neither the padding side nor the padding token
+(which may be missing, or be the very token that ends a response) can move a score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tpo_core.rewards.checkpoint import Loaded
+from tpo_core.rewards.conversation import Encoded
+
+__all__ = ["PaddedForward"]
+
+
+class PaddedForward:
+    """Runs a whole model, or a body, over padded batches.
+
+    Args:
+        loaded: The model.
+        max_batch_tokens: Tokens of a batch, padding included; by default 512 on a CPU, where larger batches lose, and
+            16384 elsewhere.
+    """
+
+    def __init__(self, loaded: Loaded, max_batch_tokens: int | None = None) -> None:
+        self._loaded = loaded
+        self._budget = max_batch_tokens or (512 if loaded.device.type == "cpu" else 16384)
+
+    def __call__(self, sequences: Sequence[Encoded]) -> list[Tensor]:
+        """Return the hidden states at each sequence's places, (places, hidden); or its logits, (1, labels)."""
+        order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i].ids))
+        found: dict[int, Tensor] = {}
+        for batch in self._batches(order, sequences):
+            found.update(zip(batch, self._run([sequences[i] for i in batch]), strict=True))
+        return [found[i] for i in range(len(sequences))]
+
+    def _batches(self, order: Sequence[int], sequences: Sequence[Encoded]) -> list[list[int]]:
+        """Cut the order, longest first, so that no batch pads by more than a quarter or passes the budget."""
+        batches: list[list[int]] = []
+        for i in order:
+            length = len(sequences[i].ids)
+            longest = len(sequences[batches[-1][0]].ids) if batches else 0
+            # A model of the repository's own may mask as it likes: one sequence at a time is right for all of them.
+            full = not batches or (len(batches[-1]) + 1) * longest > self._budget or length < 0.75 * longest
+            if full or self._alone:
+                batches.append([i])
+            else:
+                batches[-1].append(i)
+        return batches
+
+    @property
+    def _alone(self) -> bool:
+        # Whole classifiers pool by the padding token themselves, unless they read the first token.
+        return not self._loaded.hidden
+
+    def _run(self, batch: Sequence[Encoded]) -> list[Tensor]:
+        lengths = [len(e.ids) for e in batch]
+        pad = torch.zeros(len(batch), max(lengths), dtype=torch.long)
+        for row, encoded in zip(pad, batch, strict=True):
+            row[: len(encoded.ids)] = torch.tensor(encoded.ids)
+        device = self._loaded.device
+        mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        if not self._loaded.hidden:
+            logits: Tensor = self._loaded.model(input_ids=pad.to(device), attention_mask=mask.long().to(device)).logits
+            return [row.reshape(1, -1) for row in logits]
+        kwargs = {} if len(set(lengths)) == 1 else {"attention_mask": mask.to(device)}
+        states = self._loaded.model(input_ids=pad.to(device), use_cache=False, **kwargs).last_hidden_state
+        return [row[list(e.places)] for row, e in zip(states, batch, strict=True)]

@@ -1,0 +1,67 @@
+"""How one reward model is put together; called in the worker thread, again after the model was closed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from tpo_core.rewards.checkpoint import Source, choose_device, choose_dtype
+from tpo_core.rewards.conversation import Conversations
+from tpo_core.rewards.scoring import Scorer
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Setup"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Choices:
+    device: str | None
+    dtype: str | torch.dtype | None
+    max_tokens: int | None
+    on_long: Literal["error", "middle"]
+    chat_template: str | None
+    keep_thinking: bool
+    max_batch_tokens: int | None
+    max_prefix_bytes: int
+
+
+class Setup:
+    """Makes the scorer of one reward model.
+
+    Args:
+        source: Where the model comes from.
+        choices: The arguments of ``HFRewardModel`` by the same names.
+    """
+
+    def __init__(self, source: Source, **choices: Any) -> None:
+        self._source = source
+        self._choices = _Choices(**choices)
+
+    def __call__(self) -> Scorer:
+        """Load the model; see ``HFRewardModel`` for what is raised."""
+        source, chosen = self._source, self._choices
+        config = source.config()
+        tokenizer = source.tokenizer()
+        if chosen.chat_template is not None:
+            tokenizer.chat_template = chosen.chat_template
+        end = getattr(config, source.family.end) if source.family.end else None
+        conversations = Conversations(
+            tokenizer,
+            source.family,
+            name=source.name,
+            max_tokens=chosen.max_tokens or _longest(config, tokenizer),
+            on_long=chosen.on_long,
+            end=end,
+            keep_thinking=chosen.keep_thinking,
+        )
+        device = choose_device(chosen.device)
+        loaded = source.load(config, device, choose_dtype(chosen.dtype, config, device))
+        return Scorer(loaded, conversations, max_batch_tokens=chosen.max_batch_tokens)
+
+
+def _longest(config: Any, tokenizer: Any) -> int:
+    """Return the tokens a conversation may have by the config and the tokenizer; each may say nothing."""
+    known = [getattr(config, "max_position_embeddings", None), getattr(tokenizer, "model_max_length", None)]
+    return min((int(n) for n in known if n), default=2**31)

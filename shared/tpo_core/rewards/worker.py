@@ -1,0 +1,108 @@
+"""One thread that owns a model, and a queue in front of it.
+
+Whoever asks (threads, event loops, batch drivers) gets a future. Requests that wait while the model is busy are taken
+together, so the busier it is, the larger its batches; no request ever waits for others to come.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Protocol
+
+from tpo_core.effects import Pair, Reward
+
+__all__ = ["Scores", "Worker"]
+
+
+class Scores(Protocol):
+    """What the thread owns."""
+
+    def score(self, pairs: Sequence[Pair]) -> list[Reward | Exception]:
+        """Return a reward per pair, or why that one has none."""
+
+
+_Request = tuple[list[Pair], "Future[list[Reward | Exception]]"]
+
+
+class Worker:
+    """Runs one model in one thread, from the first request until it is closed or forgotten.
+
+    Args:
+        load: Makes the model; called in the thread, again after ``close``.
+        name: The thread's name.
+    """
+
+    def __init__(self, load: Callable[[], Scores], name: str) -> None:
+        self._load = load
+        self._name = name
+        self._lock = threading.Lock()
+        self._stop: weakref.finalize[..., Worker] | None = None
+        self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+
+    def submit(self, pairs: Sequence[Pair]) -> Future[list[Reward | Exception]]:
+        """Ask for rewards; the thread is started when there is none."""
+        future: Future[list[Reward | Exception]] = Future()
+        with self._lock:
+            if self._stop is None or not self._stop.alive:
+                self._start()
+            self._queue.put((list(pairs), future))
+        return future
+
+    def close(self) -> None:
+        """Let the thread finish what it was asked for, then end it and drop the model."""
+        with self._lock:
+            if self._stop is not None:
+                self._stop()
+
+    def _start(self) -> None:
+        self._queue = queue.SimpleQueue()
+        thread = threading.Thread(target=_run, args=(self._load, self._queue), name=self._name, daemon=True)
+        thread.start()
+        # Runs when this object is forgotten and at exit, too: a thread inside a model must not outlive the interpreter.
+        self._stop = weakref.finalize(self, _end, self._queue, thread)
+
+
+def _end(requests: queue.SimpleQueue[_Request | None], thread: threading.Thread) -> None:
+    requests.put(None)
+    if thread is not threading.current_thread():
+        thread.join()
+
+
+def _run(load: Callable[[], Scores], requests: queue.SimpleQueue[_Request | None]) -> None:
+    scores: Scores | None = None
+    open_ = True
+    while open_:
+        waiting = [requests.get()]
+        while not requests.empty():
+            waiting.append(requests.get())
+        open_ = None not in waiting
+        batch = [r for r in waiting if r is not None and r[1].set_running_or_notify_cancel()]
+        if not batch:
+            continue
+        try:
+            scores = scores or load()
+        except Exception as error:  # noqa: BLE001 - whoever asked must hear of it
+            for _, future in batch:
+                future.set_exception(error)
+            continue
+        _serve(scores, batch)
+
+
+def _serve(scores: Scores, batch: list[_Request]) -> None:
+    """Answer requests together; when that fails, each alone, so that only the one at fault fails."""
+    try:
+        answers = scores.score([pair for pairs, _ in batch for pair in pairs])
+    except Exception as error:  # noqa: BLE001 - whoever asked must hear of it
+        if len(batch) == 1:
+            batch[0][1].set_exception(error)
+            return
+        for request in batch:
+            _serve(scores, [request])
+        return
+    for pairs, future in batch:
+        mine, answers = answers[: len(pairs)], answers[len(pairs) :]
+        future.set_result(mine)
