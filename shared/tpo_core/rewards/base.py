@@ -88,6 +88,8 @@ class RewardModel(Metric, ABC):
         try:
             rewards = self.score_batch(distinct)
         except Exception as error:
+            if isinstance(error, TPOError) or is_control_flow(error):
+                raise
             raise self._failed(error) from error
         return self._checked(rewards, distinct, places)
 
@@ -97,6 +99,8 @@ class RewardModel(Metric, ABC):
         try:
             rewards = await self.ascore_batch(distinct)
         except Exception as error:
+            if isinstance(error, TPOError) or is_control_flow(error):
+                raise
             raise self._failed(error) from error
         return self._checked(rewards, distinct, places)
 
@@ -112,9 +116,7 @@ class RewardModel(Metric, ABC):
         kind = type(self).__name__
         return f"{kind}()" if self.name == kind else f"{kind}({self.name!r})"
 
-    def _failed(self, error: Exception) -> Exception:
-        if isinstance(error, TPOError) or is_control_flow(error):
-            return error
+    def _failed(self, error: Exception) -> RewardError:
         return RewardError(f"reward model {self.name!r} raised {type(error).__name__}: {error}")
 
     def _checked(self, rewards: Sequence[float], distinct: Sequence[Pair], places: Sequence[int]) -> list[Reward]:
