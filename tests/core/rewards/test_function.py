@@ -1,0 +1,246 @@
+"""Any callable is a reward: its shape is found, its answers are read, its failures stay with their pair."""
+
+import asyncio
+import contextvars
+import functools
+import math
+import threading
+
+import dspy
+import pytest
+from langchain_core.runnables import RunnableLambda
+from langgraph.errors import GraphInterrupt
+from openevals.exact import exact_match
+
+from tpo_core.effects import Pair
+from tpo_core.errors import InvalidInputError, RewardError
+from tpo_core.rewards import FunctionReward, RewardModel, as_reward
+
+
+def pair(prompt, response): ...
+def typed_batch(asked: list[str], given: list[str]): ...
+def trl(completions, **kwargs): ...
+def gepa(gold, pred, trace=None, pred_name=None, pred_trace=None): ...
+def best_of_n(args, pred): ...
+def evaluator(*, inputs, outputs, reference_outputs=None): ...
+def plain(a, b): ...
+def response(response): ...
+
+
+class Module(dspy.Module):
+    def forward(self, example, pred, trace=None): ...
+
+
+@pytest.mark.parametrize(
+    ("fn", "kind"),
+    [
+        (pair, "pair"),
+        (plain, "pair"),
+        (functools.partial(lambda scale, q, a: 1.0, 2), "pair"),
+        (typed_batch, "batch"),
+        (trl, "batch"),
+        (gepa, "metric"),
+        (Module(), "metric"),
+        (best_of_n, "args"),
+        (evaluator, "evaluator"),
+        (exact_match, "evaluator"),
+        (response, "response"),
+        (RunnableLambda(lambda d: 1.0), "runnable"),
+    ],
+)
+def test_the_kind_is_found_from_the_signature(fn, kind):
+    assert FunctionReward(fn).kind == kind
+
+
+@pytest.mark.parametrize(
+    "fn", [len, print, lambda *a: 1.0, lambda x: 1.0, lambda run, example: 1.0, lambda x, pred: 1.0, lambda a, b, c: 1]
+)
+def test_an_ambiguous_signature_is_an_error_that_says_kind(fn):
+    with pytest.raises(InvalidInputError, match=r"kind="):
+        FunctionReward(fn)
+
+
+def test_kind_overrides_the_signature():
+    assert FunctionReward(len, kind="response").score("q", ["abc"]) == [3.0]
+
+
+@pytest.mark.parametrize("thing", [3, None, dict, object()])
+def test_what_is_no_reward_is_refused_by_name(thing):
+    with pytest.raises(InvalidInputError, match="reward must be|fn must be"):
+        as_reward(thing)
+
+
+def test_a_name_that_is_no_model_is_refused():
+    with pytest.raises(InvalidInputError, match="org/name"):
+        as_reward("helpfulness")
+
+
+def test_a_reward_model_is_itself_and_an_object_with_score_is_asked_in_batches():
+    class Scorer:
+        calls = 0
+
+        def score(self, prompts, responses):
+            self.calls += 1
+            return [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
+
+    scorer = Scorer()
+    reward = as_reward(scorer)
+    assert isinstance(reward, RewardModel) and as_reward(reward) is reward
+    assert as_reward(reward.as_metric(threshold=1.0)) is reward
+    assert reward.score("q", ["a", "bb", "a"]) == [2.0, 3.0, 2.0]
+    assert scorer.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "score", "feedback"),
+    [
+        (True, 1.0, None),
+        ((2, "why"), 2.0, "why"),
+        ({"score": 3, "comment": "why"}, 3.0, "why"),
+        ({"score": 0.0, "feedback": "why"}, 0.0, "why"),
+        (dspy.Prediction(score=4.0, feedback="why"), 4.0, "why"),
+        ([{"key": "a", "score": 1, "comment": "x"}, {"key": "b", "score": 0}], 0.5, "a: x"),
+        ("7.5", 7.5, None),
+    ],
+)
+def test_every_form_of_answer_is_read(answer, score, feedback):
+    (reward,) = FunctionReward(lambda prompt, response: answer).score("q", ["a"])
+    assert (float(reward), reward.feedback) == (score, feedback)
+
+
+@pytest.mark.parametrize("answer", [None, "good", {"verdict": 1}, float("inf"), float("nan"), []])
+def test_an_unreadable_answer_is_nan_with_a_reason(answer):
+    (reward,) = FunctionReward(lambda prompt, response: answer).score("q", ["a"])
+    assert math.isnan(reward) and reward.failure
+
+
+def test_evaluator_results_become_heads():
+    (reward,) = FunctionReward(lambda p, r: [{"key": "a", "score": 1}, {"key": "b", "score": 0}]).score("q", ["x"])
+    assert reward.heads == {"a": 1.0, "b": 0.0}
+
+
+def test_a_dspy_metric_sees_the_hosts_example_and_prediction():
+    def metric(example, pred, trace=None):
+        return float(example.answer == pred.answer)
+
+    example = dspy.Example(question="2+2?", answer="4").with_inputs("question")
+    pairs = [Pair("2+2?", a, value=dspy.Prediction(answer=a), inputs=example) for a in ("4", "5")]
+    assert FunctionReward(metric).score_pairs(pairs) == [1.0, 0.0]
+
+
+def test_a_dspy_metric_gets_fields_built_from_text_where_the_host_has_none():
+    def metric(example, pred, trace=None):
+        return len(example.question) + len(pred.answer)
+
+    assert FunctionReward(metric, fields=("question", "answer")).score("ab", ["cde"]) == [5.0]
+
+
+def test_openevals_and_runnables_are_called_in_their_own_way():
+    pairs = [Pair("q", "x", value="x", inputs=None)]
+    assert FunctionReward(lambda *, inputs, outputs: inputs + outputs == "qx").score_pairs(pairs) == [1.0]
+    chain = RunnableLambda(lambda d: d["prompt"] + d["response"]) | RunnableLambda(len)
+    assert FunctionReward(chain).score("ab", ["c", "cd"]) == [3.0, 4.0]
+
+
+def test_a_trl_function_is_called_by_name():
+    def reward(prompts, completions, **kwargs):
+        return [float(len(p) + len(c)) for p, c in zip(prompts, completions, strict=True)]
+
+    assert FunctionReward(reward).score("ab", ["c"]) == [3.0]
+    assert FunctionReward(lambda completions, **kwargs: [1.0] * len(completions)).score("q", ["a", "b"]) == [1.0, 1.0]
+
+
+async def async_length(prompt, response):
+    await asyncio.sleep(0)
+    return len(response)
+
+
+def test_async_functions_serve_sync_callers_on_one_lasting_loop():
+    loops = set()
+
+    async def reward(prompt, response):
+        loops.add(id(asyncio.get_running_loop()))
+        await asyncio.sleep(0)
+        return len(response)
+
+    model = FunctionReward(reward)
+    assert [model.score("q", ["a", "bb"]) for _ in range(3)] == [[1.0, 2.0]] * 3
+    assert len(loops) == 1
+
+
+async def test_sync_and_async_callers_get_the_same_from_sync_and_async_functions():
+    for fn in (async_length, lambda prompt, response: len(response)):
+        model = FunctionReward(fn)
+        assert await model.ascore("q", ["a", "bb"]) == [1.0, 2.0]
+        assert model.score("q", ["a", "bb"]) == [1.0, 2.0]  # from inside a running loop, too
+
+
+def test_async_rewards_may_call_sync_scores_of_async_rewards():
+    inner = FunctionReward(async_length)
+
+    async def outer(prompt, response):
+        return inner.score(prompt, [response])[0] + 1
+
+    assert FunctionReward(outer).score("q", ["abc"]) == [4.0]
+
+
+mark = contextvars.ContextVar("mark", default="unset")
+
+
+def test_several_pairs_are_scored_at_once_and_see_the_callers_context():
+    meet = threading.Barrier(3, timeout=10)
+
+    def reward(prompt, response):
+        meet.wait()  # passes only when all three are under way together
+        return 1.0 if mark.get() == "set" else 0.0
+
+    token = mark.set("set")
+    try:
+        assert FunctionReward(reward).score("q", ["a", "b", "c"]) == [1.0] * 3
+    finally:
+        mark.reset(token)
+
+
+def broken_on_b(prompt, response):
+    if response == "b":
+        raise KeyError("no such rubric")
+    return 1.0
+
+
+async def test_a_pair_that_raises_costs_only_itself():
+    for rewards in (
+        FunctionReward(broken_on_b).score("q", ["a", "b", "c"]),
+        await FunctionReward(broken_on_b).ascore("q", ["a", "b", "c"]),
+    ):
+        assert rewards[0] == rewards[2] == 1.0
+        assert math.isnan(rewards[1]) and "KeyError" in rewards[1].failure
+
+
+def test_when_every_pair_raises_the_error_names_the_reward_and_the_cause():
+    with pytest.raises(RewardError, match=r"'broken_on_b' failed on all 1 calls.*no such rubric") as caught:
+        FunctionReward(broken_on_b).score("q", ["b"])
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_the_hosts_control_flow_passes_through():
+    def interrupts(prompt, response):
+        raise GraphInterrupt(())
+
+    with pytest.raises(GraphInterrupt):
+        FunctionReward(interrupts).score("q", ["a", "b"])
+
+    def leaves(prompt, response):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        FunctionReward(leaves).score("q", ["a", "b"])
+
+
+def test_a_batch_of_the_wrong_length_is_an_error_that_names_the_reward():
+    def short(prompts, responses):
+        return [1.0]
+
+    with pytest.raises(RewardError, match="'short' returned 1 rewards for 2"):
+        FunctionReward(short).score("q", ["a", "b"])
+    with pytest.raises(RewardError, match="'short' returned float"):
+        FunctionReward(lambda prompts, responses: 1.0, name="short").score("q", ["a", "b"])
