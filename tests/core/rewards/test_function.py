@@ -11,7 +11,6 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 from langgraph.errors import GraphInterrupt
 from openevals.exact import exact_match
-
 from tpo_core.effects import Pair
 from tpo_core.errors import InvalidInputError, RewardError
 from tpo_core.rewards import FunctionReward, RewardModel, as_reward
@@ -66,7 +65,7 @@ def test_kind_overrides_the_signature():
 
 @pytest.mark.parametrize("thing", [3, None, dict, object()])
 def test_what_is_no_reward_is_refused_by_name(thing):
-    with pytest.raises(InvalidInputError, match="reward must be|fn must be"):
+    with pytest.raises(InvalidInputError, match=r"(reward|fn) must be"):
         as_reward(thing)
 
 

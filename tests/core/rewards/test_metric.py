@@ -1,0 +1,257 @@
+"""One reward object, unchanged, in every host: DSPy and its optimizers, LangSmith, openevals, TRL, LangChain."""
+
+import asyncio
+import inspect
+import json
+import uuid
+from datetime import datetime, timezone
+
+import dspy
+import pytest
+from dspy.lm15 import Message, Response, Usage
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.runnables import RunnableLambda
+from langsmith import Client, aevaluate, evaluate
+from langsmith.schemas import Example as LangSmithExample
+from tpo_core.effects import Reward
+from tpo_core.errors import InvalidInputError, RewardError
+from tpo_core.rewards import RewardModel
+from tpo_core.rewards.reading import prompt_of, response_of
+
+
+class Brevity(RewardModel):
+    """Minus the length of the response; refuses to score an empty one."""
+
+    def __init__(self):
+        self.name = "brevity"
+        self.seen = []
+
+    def score_batch(self, pairs):
+        self.seen += pairs
+        return [
+            Reward(-len(p.response), feedback=f"shorten {p.response!r}", heads={"short": -len(p.response)})
+            if p.response
+            else Reward(float("nan"), failure="nothing to score")
+            for p in pairs
+        ]
+
+
+class Engine:
+    """A DSPy engine that answers from a function of the request's text: no network, the same under any threading."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def complete(self, request):
+        text = self.answer(str(request.system) + request.messages[-1].text)
+        used = Usage(input_tokens=1, output_tokens=1)
+        return Response(id=None, model=request.model, message=Message.assistant(text), finish_reason="stop", usage=used)
+
+
+def lm(answer, name):
+    return dspy.LM(f"scripted/{name}", engine=Engine(answer), cache=False)
+
+
+def answers(*texts):
+    """Answer in turn, in the format of DSPy's chat adapter."""
+    turn = iter(texts)
+    return lambda prompt: f"[[ ## answer ## ]]\n{next(turn)}\n\n[[ ## completed ## ]]"
+
+
+EXAMPLE = dspy.Example(question="Why?", answer="Because.").with_inputs("question")
+
+
+def test_in_dspy_evaluate():
+    reward = Brevity()
+    program = dspy.Predict("question -> answer")
+    with dspy.context(lm=lm(answers("abc", "abcde"), "evaluate")):
+        result = dspy.Evaluate(devset=[EXAMPLE, EXAMPLE], metric=reward, num_threads=1, display_progress=False)(program)
+    assert [score for *_, score in result.results] == [-3.0, -5.0]
+    assert reward.seen[0].prompt == "Why?"
+
+
+def test_in_evaluate_an_unscorable_answer_is_a_failed_example_and_not_nan():
+    program = dspy.Predict("question -> answer")
+    with dspy.context(lm=lm(answers("", "abc"), "unscorable")):
+        result = dspy.Evaluate(
+            devset=[EXAMPLE, EXAMPLE], metric=Brevity(), num_threads=1, display_progress=False, failure_score=-99.0
+        )(program)
+    assert [score for *_, score in result.results] == [-99.0, -3.0]
+
+
+def test_in_gepa_with_score_and_feedback():
+    asked = []
+
+    def answer(prompt):
+        if "new_instruction" in prompt:
+            asked.append(prompt)
+            return json.dumps({"new_instruction": "Be brief."})
+        return answers("ab" if "Be brief." in prompt else "abcdefgh")(prompt)
+
+    model = lm(answer, "gepa")
+    reward = Brevity()
+    with dspy.context(lm=model):
+        best = dspy.GEPA(
+            metric=reward,
+            reflection_lm=model,
+            max_metric_calls=12,
+            num_threads=1,
+            failure_score=-99.0,
+            perfect_score=0.0,
+        ).compile(dspy.Predict("question -> answer"), trainset=[EXAMPLE] * 2, valset=[EXAMPLE] * 2)
+    assert best.signature.instructions == "Be brief."
+    assert any("shorten 'abcdefgh'" in prompt for prompt in asked)  # the reward's words reached the reflection
+
+
+def test_in_best_of_n():
+    program = dspy.BestOfN(dspy.Predict("question -> answer"), N=3, reward_fn=Brevity(), threshold=-1.0)
+    with dspy.context(lm=lm(answers("abc", "ab", "abcd"), "best")):
+        assert program(question="Why?").answer == "ab"
+
+
+def test_in_refine():
+    advice = "[[ ## discussion ## ]]\nlong\n\n[[ ## advice ## ]]\n{'self': 'shorter'}\n\n[[ ## completed ## ]]"
+    turn = iter(["abc", "ab"])
+
+    def answer(prompt):
+        return advice.replace("'", '"') if "discussion" in prompt else answers(next(turn))(prompt)
+
+    program = dspy.Refine(dspy.Predict("question -> answer"), N=2, reward_fn=Brevity(), threshold=-1.0)
+    with dspy.context(lm=lm(answer, "refine")):
+        assert program(question="Why?").answer == "ab"
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_in_langsmith(asynchronous):
+    offline = Client("http://127.0.0.1:9", api_key="none", tracing_sampling_rate=0.0, auto_batch_tracing=False)
+    example = LangSmithExample(
+        id=uuid.uuid4(),
+        dataset_id=uuid.uuid4(),
+        created_at=datetime.now(timezone.utc),
+        inputs={"question": "Why?"},
+        outputs={"answer": "Because."},
+    )
+    reward = Brevity()
+    if asynchronous:
+
+        async def target(inputs: dict) -> dict:
+            return {"answer": "abc"}
+
+        results = await aevaluate(
+            target, data=[example], evaluators=[reward.aevaluate], upload_results=False, client=offline
+        )
+        rows = [row async for row in results]
+    else:
+
+        def answer(inputs: dict) -> dict:
+            return {"answer": "abc"}
+
+        rows = await asyncio.to_thread(
+            lambda: list(evaluate(answer, data=[example], evaluators=[reward], upload_results=False, client=offline))
+        )
+    (found,) = rows[0]["evaluation_results"]["results"]
+    assert (found.key, found.score, found.comment) == ("brevity", -3.0, "shorten 'abc'")
+    assert reward.seen[0].prompt == "Why?"
+    assert reward.seen[0].inputs.reference_outputs == {"answer": "Because."}
+
+
+async def test_as_an_openevals_evaluator():
+    from openevals.types import EvaluatorResult
+
+    reward = Brevity()
+    for result in (
+        reward(inputs="Why?", outputs="abc", reference_outputs="x"),
+        await reward.aevaluate(inputs="Why?", outputs="abc", reference_outputs="x"),
+    ):
+        assert set(result) <= set(EvaluatorResult.__annotations__)
+        assert result == {"key": "brevity", "score": -3.0, "comment": "shorten 'abc'", "metadata": {"short": -3}}
+
+
+def test_as_a_trl_reward_function():
+    reward = Brevity()
+    assert reward.__name__ == "brevity" and not inspect.iscoroutinefunction(reward)
+    chats = [[{"role": "user", "content": "Why?"}]] * 2
+    turns = [[{"role": "assistant", "content": text}] for text in ("ab", "abc")]
+    assert reward(prompts=chats, completions=turns, completion_ids=[[1], [2]], trainer_state=None) == [-2.0, -3.0]
+    assert reward(prompts=["q", "q"], completions=["ab", "abc"]) == [-2.0, -3.0]
+
+
+async def test_as_a_langchain_runnable():
+    chain = RunnableLambda(lambda text: {"prompt": "Why?", "response": text}) | RunnableLambda(Brevity())
+    assert chain.invoke("abc") == -3.0
+    assert chain.batch(["a", "ab"]) == [-1.0, -2.0]
+    assert await chain.ainvoke("abc") == -3.0
+
+
+def test_bootstrapping_gets_a_bool_where_a_threshold_is_set():
+    metric = Brevity().as_metric(threshold=-3.0)
+    for answer, success in (("abc", True), ("abcd", False)):
+        assert metric(EXAMPLE, dspy.Prediction(answer=answer), trace=[]) is success
+    assert metric(EXAMPLE, dspy.Prediction(answer="abc")) == -3.0
+    assert Brevity()(EXAMPLE, dspy.Prediction(answer="abc"), trace=[]) == -3.0
+
+
+def test_hosts_get_zero_to_one_on_request():
+    metric = Brevity().as_metric(mean=-3.0, scale=2.0)
+    assert metric(EXAMPLE, dspy.Prediction(answer="abc")) == 0.5
+    assert metric(EXAMPLE, dspy.Prediction(answer="a")) == pytest.approx(0.7310585786)
+    assert 0.0 <= metric(EXAMPLE, dspy.Prediction(answer="a" * 10**6)) < 1e-9
+    assert metric(inputs="q", outputs="abc")["metadata"] == {"short": -3, "reward": -3.0}
+    with pytest.raises(InvalidInputError, match="scale"):
+        Brevity().as_metric(scale=0)
+
+
+def test_an_answer_without_a_reward_is_an_error_and_a_missing_one_too():
+    with pytest.raises(RewardError, match="nothing to score"):
+        Brevity()(EXAMPLE, dspy.Prediction(answer=""))
+    with pytest.raises(InvalidInputError, match="without an answer"):
+        Brevity()(EXAMPLE)
+    with pytest.raises(InvalidInputError, match="differ in length"):
+        Brevity()(prompts=["a"], completions=["a", "b"])
+
+
+def test_scores_are_plain_floats_that_serialise():
+    score = Brevity()(EXAMPLE, dspy.Prediction(answer="abc"))
+    assert type(score) is float and json.dumps(score) == "-3.0"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "text"),
+    [
+        ("abc", "abc"),
+        (dspy.Prediction(reasoning="hm", answer="abc"), "abc"),
+        (dspy.Prediction(title="t", body=["x"]), 'title: t\n\nbody: ["x"]'),
+        ({"output": "abc"}, "abc"),
+        (AIMessage([{"type": "text", "text": "a"}, {"type": "text", "text": "bc"}]), "abc"),
+        ([HumanMessage("Why?"), AIMessage("abc")], "abc"),
+        ({"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "abc"}]}, "abc"),
+    ],
+)
+def test_the_response_is_read_out_of_what_the_host_has(outputs, text):
+    assert response_of(outputs) == text
+
+
+@pytest.mark.parametrize(
+    ("inputs", "prompt"),
+    [
+        ("Why?", "Why?"),
+        (EXAMPLE, "Why?"),
+        (dspy.Example(question="Why?", answer="Because."), "Why?"),
+        ({"question": "Why?", "tone": "dry"}, "question: Why?\n\ntone: dry"),
+        ({"messages": [HumanMessage("Why?")]}, [{"role": "user", "content": "Why?"}]),
+        ([("not", "messages")], '[["not", "messages"]]'),
+    ],
+)
+def test_the_prompt_is_read_out_of_what_the_host_has(inputs, prompt):
+    assert prompt_of(inputs, dspy.Prediction(answer="x")) == prompt
+
+
+def test_pickers_replace_the_reading():
+    metric = Brevity().as_metric(prompt=lambda x: x["a"]["b"], response=lambda y: y.text.upper(), name="mine")
+    found = metric(inputs={"a": {"b": "Why?"}}, outputs=dspy.Prediction(text="abc"))
+    assert found["key"] == "mine" and found["comment"] == "shorten 'ABC'"
+
+
+def test_nothing_to_read_is_an_error_that_offers_a_picker():
+    with pytest.raises(InvalidInputError, match="response= picker"):
+        response_of(dspy.Prediction())
