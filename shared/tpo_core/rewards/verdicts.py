@@ -67,14 +67,19 @@ def expected_grade(positions: Sequence[Position], low: int, high: int) -> float 
 
 
 def read_choice(text: str, options: Sequence[str]) -> str | None:
-    """Return the one option that the text names, as its first or its last word or as its only mention."""
-    words = [w.strip(_DRESS).casefold() for w in _thoughtless(text).split()]
-    by_name = {o.casefold(): o for o in options}
-    for word in (words[:1], words[-1:]):
-        if word and word[0] in by_name:
-            return by_name[word[0]]
-    named = {w for w in words if w in by_name}
-    return by_name[named.pop()] if len(named) == 1 else None
+    """Return the option that the text is, or that it opens or ends with; None when it does neither or both differ.
+
+    In a sentence the case counts and an opening option must stand apart, since "a" is also a word.
+    """
+    text = _thoughtless(text).strip()
+    alone = {o.casefold(): o for o in options}.get(text.strip(_DRESS).casefold())
+    if alone is not None:
+        return alone
+    either = "|".join(map(re.escape, options))
+    opens = re.match(rf"\W*({either})\b(?:\s*[^\w\s]|\s*\n|\s+(?:is|wins)\b)", text)
+    ends = re.search(rf"\b({either})[^\w?]*\Z", text)
+    found = {m[1] for m in (opens, ends) if m}
+    return found.pop() if len(found) == 1 else None
 
 
 def read_grade(text: str, low: float, high: float) -> float | None:
