@@ -42,7 +42,7 @@ def request(
         config.max_response_tokens,
         parent,
         send_seed=config.seed is not None,
-        timeout=books.time_left,
+        deadline=books.deadline,
     )
 
 
@@ -92,7 +92,7 @@ def score(books: Ledger, new: Sequence[Candidate]) -> Generator[Effect, Any, Non
         rewards = [Reward(nan, failure="deadline: it came too late to be scored")] * len(pairs)
     elif pairs:
         try:
-            rewards = yield Score(pairs, timeout=None if books.best is None else books.time_left)
+            rewards = yield Score(pairs, deadline=None if books.best is None else books.deadline)
         except TPOError:
             raise
         except Exception as error:

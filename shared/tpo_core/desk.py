@@ -85,9 +85,9 @@ class Desk:
         return self._in_flight == 0
 
     @property
-    def alone(self) -> bool:
-        """Say whether there is one line only."""
-        return len(self._flights) == 1
+    def running(self) -> int:
+        """Return how many jobs have been taken and not given back."""
+        return self._running
 
     @property
     def results(self) -> list[Any]:
@@ -169,8 +169,8 @@ class Desk:
         for slot, job in enumerate(batch.jobs):
             shelf = self._scorings if _merges(job) else self._jobs
             shelf.append(Ticket(job, flight, flight.batch, slot))
-        if batch.timeout is not None:
-            heapq.heappush(self._alarms, (self._clock() + batch.timeout, flight.place, flight.batch))
+        if batch.deadline is not None:
+            heapq.heappush(self._alarms, (batch.deadline, flight.place, flight.batch))
 
     def _open(self, place: int, batch: int) -> bool:
         return self._flights[place].batch == batch and bool(self._flights[place].missing)

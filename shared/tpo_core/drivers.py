@@ -127,13 +127,13 @@ def run_many(
     Returns:
         One trajectory per query, same order.
     """
-    desk = _open(queries, policy, reward, config, inputs, gold, on_progress, max_concurrency or THREADS)
+    desk = _open(queries, policy, reward, config, inputs, gold, on_progress, max_concurrency, THREADS)
     ended: queue.SimpleQueue[tuple[Ticket, Outcome]] = queue.SimpleQueue()
     pool: ThreadPoolExecutor | None = None
     try:
         while not _over(desk, return_exceptions):
             tickets = list(desk.take())
-            if len(tickets) == 1 and desk.alone and desk.alarm() is None:
+            if len(tickets) == desk.running == 1 and desk.alarm() is None:
                 desk.give(tickets[0], _outcome(tickets[0]))  # nothing to overlap: stay in the caller's thread
                 continue
             pool = pool or ThreadPoolExecutor(max_concurrency or THREADS, thread_name_prefix="tpo")
@@ -165,7 +165,7 @@ async def arun_many(
     return_exceptions: bool = False,
 ) -> list[Any]:
     """Run one loop per query together without blocking the event loop; see ``run_many``."""
-    desk = _open(queries, policy, reward, config, inputs, gold, on_progress, max_concurrency)
+    desk = _open(queries, policy, reward, config, inputs, gold, on_progress, max_concurrency, None)
     ended: asyncio.Queue[tuple[Ticket, Outcome]] = asyncio.Queue()
     tasks: set[asyncio.Task[None]] = set()
     try:
@@ -196,15 +196,16 @@ def _open(
     inputs: Sequence[Any] | None,
     gold: Any,
     on_progress: Observer | None,
-    limit: int | None,
+    max_concurrency: int | None,
+    default_limit: int | None,
 ) -> Desk:
     """Check every argument, and start one line per query; no model is called yet."""
     if isinstance(queries, str) or not isinstance(queries, Sequence):
         raise InvalidInputError(f"queries must be a list of prompts, not {type(queries).__name__}")
     if inputs is not None and len(inputs) != len(queries):
         raise InvalidInputError(f"inputs and queries differ in length: {len(inputs)} and {len(queries)}")
-    if limit is not None and limit < 1:
-        raise InvalidInputError(f"max_concurrency must be at least 1, not {limit}")
+    if max_concurrency is not None and max_concurrency < 1:
+        raise InvalidInputError(f"max_concurrency must be at least 1, not {max_concurrency}")
     config = TPOConfig() if config is None else config
     if not isinstance(config, TPOConfig):
         raise InvalidInputError(f"config must be a TPOConfig, not {type(config).__name__}")
@@ -217,7 +218,7 @@ def _open(
         ledger = Ledger(query, given, config, time.monotonic)
         loop = tpo_loop(query, config, inputs=given, ledger=ledger)
         lines.append((line(loop, answers, scores, on_progress, holdout, place), ledger))
-    return Desk(lines, limit)
+    return Desk(lines, default_limit if max_concurrency is None else max_concurrency)
 
 
 def _one(trajectory: Any) -> Trajectory:

@@ -98,8 +98,8 @@ class Generate:
     """For ``loss``, ``gradient`` and ``update``: the chosen candidate."""
     send_seed: bool = False
     """Whether the user asked for reproducible samples: a provider that takes a seed is then sent one."""
-    timeout: float | None = None
-    """Seconds from now; what is missing then is answered with failure ``deadline``."""
+    deadline: float | None = None
+    """When, on the loop's clock, what is still missing is answered with failure ``deadline``."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,9 @@ class Score:
     """Ask for the rewards of responses; answered with one ``Reward`` per pair, in the same order."""
 
     pairs: tuple[Pair, ...]
-    timeout: float | None = None
-    """Seconds from now; what is missing then is answered with NaN and failure ``deadline``. None while nothing is
-    scored yet: an answer a little late beats none."""
+    deadline: float | None = None
+    """When, on the loop's clock, what is still missing is answered with NaN and failure ``deadline``. None while
+    nothing is scored yet: an answer a little late beats none."""
 
 
 class Reward(float):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import nan
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -27,20 +27,21 @@ logger = logging.getLogger(__name__)
 Observer: TypeAlias = "Callable[[Progress], Awaitable[None] | None]"
 """Is told what happens while it happens."""
 
-T = TypeVar("T", covariant=True)
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Late(Exception):
     """The outcome of a job that had not ended at its deadline."""
 
 
-class Job(Protocol[T]):
+class Job(Protocol[T_co]):
     """Something to do for a loop; its two ways to run differ by one await."""
 
-    def run(self) -> T:
+    def run(self) -> T_co:
         """Do it in this thread."""
 
-    async def arun(self) -> T:
+    async def arun(self) -> T_co:
         """Do it in this event loop."""
 
 
@@ -107,33 +108,15 @@ class Batch(Generic[T]):
     """Jobs of one line that may run at once; answered with their outcomes, in the same order."""
 
     jobs: tuple[Job[T], ...]
-    timeout: float | None = None
-    """Seconds from now; a job that has not ended by then has the outcome ``Late``."""
+    deadline: float | None = None
+    """When, on the loop's clock, a job that has not ended has the outcome ``Late``."""
 
 
-@dataclass
-class _Ask:
-    """One ``Generate`` on its way to its completions."""
+Served: TypeAlias = "Generator[Batch[Any], Sequence[Outcome], T]"
+"""Yields batches, is sent their outcomes, returns what they add up to."""
 
-    policy: Policy
-    request: Generate
-    done: list[Completion] = field(default_factory=list)
-
-    @property
-    def rest(self) -> tuple[int, ...]:
-        return self.request.seeds[len(self.done) :]
-
-    def take(self, seeds: tuple[int, ...], outcome: Outcome) -> None:
-        """Enter what came for these seeds; what is missing stays in ``rest`` unless the call failed."""
-        if isinstance(outcome, Exception):
-            self.done += [Completion(failure=_failure(outcome))] * len(seeds)
-            return
-        got = list(outcome)[: len(seeds)]
-        if got and not any(c.usage.requests for c in got):
-            got[0] = replace(got[0], usage=got[0].usage + Usage(requests=1))
-        self.done += got
-        if len(seeds) == 1 and not got:
-            self.done.append(Completion(failure=Failure("missing", "the model returned no completion")))
+Line: TypeAlias = "Served[Trajectory]"
+"""One loop in flight."""
 
 
 def line(
@@ -170,23 +153,20 @@ def line(
     return trajectory if gold is None else (yield from _weigh(trajectory, gold))
 
 
-Line: TypeAlias = Generator[Batch[Any], Sequence[Outcome], Trajectory]
-
-
 class _LoopSees(Exception):
+    """Carries a job's error to the loop that asked; any other exception ends the run."""
+
     def __init__(self, error: Exception) -> None:
         self.error = error
 
 
-def _answer(
-    effect: Effect, policy: Policy, reward: RewardModel, observer: Observer | None, place: int
-) -> Generator[Batch[Any], Sequence[Outcome], Any]:
+def _answer(effect: Effect, policy: Policy, reward: RewardModel, observer: Observer | None, place: int) -> Served[Any]:
     if isinstance(effect, Generate):
-        return (yield from _generate(policy, (effect,)))[0]
+        return (yield from _complete(policy, effect))
     if isinstance(effect, Gather):
-        return (yield from _generate(policy, effect.effects))
+        return (yield from _together([_complete(policy, request) for request in effect.effects]))
     if isinstance(effect, Score):
-        [outcome] = yield Batch((Scoring(reward, effect.pairs),), effect.timeout)
+        [outcome] = yield Batch((Scoring(reward, effect.pairs),), effect.deadline)
         if isinstance(outcome, Late):
             return [Reward(nan, failure="deadline: scoring took too long")] * len(effect.pairs)
         if isinstance(outcome, Exception):
@@ -199,56 +179,58 @@ def _answer(
     return None
 
 
-def _generate(policy: Policy, requests: Sequence[Generate]) -> Generator[Batch[Any], Sequence[Outcome], list[Any]]:
-    """Answer requests together: one call each where that may bring all n samples, then single calls for the rest."""
-    asks = [_Ask(policy, request) for request in requests]
-    timeout = min((r.timeout for r in requests if r.timeout is not None), default=None)
-    whole = {i: ask.rest for i, ask in enumerate(asks) if len(ask.rest) > 1 and _may_take_n(policy, ask.request)}
-    single = [(i, (seed,)) for i, ask in enumerate(asks) if i not in whole for seed in ask.rest]
-    calls = [*whole.items(), *single]
-    outcomes = yield Batch(tuple(Call(policy, asks[i].request, seeds) for i, seeds in calls), timeout)
-    topped: list[tuple[int, int]] = []
-    for (i, seeds), outcome in zip(calls, outcomes, strict=True):
-        _check_fatal(policy, outcome)
-        task = asks[i].request.task
-        if len(seeds) == 1 or isinstance(outcome, Late):
-            asks[i].take(seeds, outcome)
-            continue
-        if not isinstance(outcome, Exception):
-            asks[i].take(seeds, outcome)
-            policy.takes_n[task] = not asks[i].rest
-        topped += [(i, seed) for seed in asks[i].rest]
-    if topped:
-        yield from _top_up(policy, asks, topped, timeout)
-    return [ask.done for ask in asks]
+def _complete(policy: Policy, request: Generate) -> Served[list[Completion]]:
+    """Answer one ``Generate``: one call for all n where the model may take it, then single calls for what is missing.
 
-
-def _top_up(
-    policy: Policy, asks: Sequence[_Ask], wanted: Sequence[tuple[int, int]], timeout: float | None
-) -> Generator[Batch[Any], Sequence[Outcome], None]:
-    """Ask one by one for what a request with n did not bring.
-
-    Where it brought nothing at all, one call goes ahead: if that fails too, the fault was not in ``n``, and the others
+    When a call for n fails, one single call goes ahead: if that fails too, the fault was not in ``n``, and the others
     share its failure instead of repeating it.
     """
-    scouts = {i: seed for i, seed in reversed(wanted) if not asks[i].done}
-    if scouts:
-        outcomes = yield Batch(tuple(Call(policy, asks[i].request, (s,)) for i, s in scouts.items()), timeout)
-        for i, outcome in zip(scouts, outcomes, strict=True):
+    done: list[Completion] = []
+    if len(request.seeds) > 1 and policy.takes_n.get(request.task, True):
+        [outcome] = yield Batch((Call(policy, request, request.seeds),), request.deadline)
+        _check_fatal(policy, outcome)
+        if isinstance(outcome, Late):
+            return [_failed(outcome)] * request.n
+        if isinstance(outcome, Exception):
+            [outcome] = yield Batch((Call(policy, request, request.seeds[:1]),), request.deadline)
             _check_fatal(policy, outcome)
             if isinstance(outcome, Exception):
-                asks[i].take(asks[i].rest, outcome)
-            else:
-                asks[i].take((scouts[i],), outcome)
-                policy.takes_n[asks[i].request.task] = False
-    rest = [(i, seed) for i, ask in enumerate(asks) for seed in ask.rest]
-    outcomes = yield Batch(tuple(Call(policy, asks[i].request, (seed,)) for i, seed in rest), timeout)
-    for (i, seed), outcome in zip(rest, outcomes, strict=True):
+                return [_failed(outcome)] * request.n
+            policy.takes_n[request.task] = False
+            done = _taken(outcome, 1)
+        else:
+            done = _taken(outcome, request.n)
+            policy.takes_n[request.task] = len(done) == request.n
+    rest = request.seeds[len(done) :]
+    outcomes = yield Batch(tuple(Call(policy, request, (seed,)) for seed in rest), request.deadline)
+    for outcome in outcomes:
         _check_fatal(policy, outcome)
-        asks[i].take((seed,), outcome)
+        done += [_failed(outcome)] if isinstance(outcome, Exception) else _taken(outcome, 1) or [_MISSING]
+    return done
 
 
-def _weigh(trajectory: Trajectory, gold: RewardModel) -> Generator[Batch[Any], Sequence[Outcome], Trajectory]:
+def _together(served: Sequence[Served[T]]) -> Served[list[T]]:
+    """Let several be served at once: their batches go out as one."""
+    results: dict[int, T] = {}
+    open_batches: dict[int, Batch[Any]] = {}
+    answers: dict[int, Sequence[Outcome] | None] = dict.fromkeys(range(len(served)))
+    while answers:
+        for place, answer in answers.items():
+            try:
+                open_batches[place] = next(served[place]) if answer is None else served[place].send(answer)
+            except StopIteration as stop:
+                results[place] = stop.value
+        answers = {}
+        if open_batches:
+            jobs = tuple(job for batch in open_batches.values() for job in batch.jobs)
+            deadlines = [b.deadline for b in open_batches.values() if b.deadline is not None]
+            outcomes = iter((yield Batch(jobs, min(deadlines, default=None))))
+            answers = {place: [next(outcomes) for _ in batch.jobs] for place, batch in open_batches.items()}
+            open_batches = {}
+    return [results[place] for place in range(len(served))]
+
+
+def _weigh(trajectory: Trajectory, gold: RewardModel) -> Served[Trajectory]:
     """Score the candidates with the held-out reward model: reported, never optimised."""
     scored = [c for c in trajectory.candidates if c.reward is not None]
     [outcome] = yield Batch((Scoring(gold, tuple(Pair(trajectory.query, c.response, c.value) for c in scored)),))
@@ -258,16 +240,26 @@ def _weigh(trajectory: Trajectory, gold: RewardModel) -> Generator[Batch[Any], S
     return replace(trajectory, gold={c.index: float(r) for c, r in zip(scored, outcome, strict=True) if r == r})
 
 
-def _may_take_n(policy: Policy, request: Generate) -> bool:
-    return policy.takes_n.get(request.task, True)
+_MISSING = Completion(failure=Failure("missing", "the model returned no completion"))
+
+
+def _taken(completions: Sequence[Completion], most: int) -> list[Completion]:
+    """Take what a call returned; a call that does not count its requests is one request."""
+    taken = list(completions)[:most]
+    if taken and not any(c.usage.requests for c in taken):
+        taken[0] = replace(taken[0], usage=taken[0].usage + Usage(requests=1))
+    return taken
 
 
 def _check_fatal(policy: Policy, outcome: Outcome) -> None:
-    if isinstance(outcome, (InvalidInputError, UnsupportedError, *policy.fatal)):
+    """Raise what ends the run: a wrong use, or the host's control flow; anything else costs one sample."""
+    if isinstance(outcome, (InvalidInputError, UnsupportedError)) or (
+        isinstance(outcome, Exception) and isinstance(outcome, policy.fatal)
+    ):
         raise outcome
 
 
-def _failure(error: Exception) -> Failure:
+def _failed(error: Exception) -> Completion:
     if isinstance(error, Late):
-        return Failure("deadline", "not there when the deadline passed")
-    return Failure("error", f"{type(error).__name__}: {error}", error)
+        return Completion(failure=Failure("deadline", "not there when the deadline passed"))
+    return Completion(failure=Failure("error", f"{type(error).__name__}: {error}", error))

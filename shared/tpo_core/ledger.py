@@ -70,9 +70,9 @@ class Ledger:
         return patience is not None and best is not None and number - 1 - best.step >= patience
 
     @property
-    def time_left(self) -> float | None:
-        """Return the seconds to the deadline, at least 0, or None without one."""
-        return None if self.config.deadline is None else max(0.0, self.config.deadline - self.elapsed)
+    def deadline(self) -> float | None:
+        """Return when the deadline is, on the clock, or None without one."""
+        return None if self.config.deadline is None else self._started + self.config.deadline
 
     def next_seeds(self, n: int) -> tuple[int, ...]:
         """Return ``n`` numbers that no other sample of this loop has."""

@@ -1,8 +1,7 @@
 """Policies and rewards that need no model: to test chains, programs and tools built on this project.
 
 ``ScriptedPolicy`` says what it is told to. ``SimulatedPolicy`` behaves like a model that follows feedback: every query
-has a hidden rubric, its reward (``RubricReward``) grades by it, and only a critique that compares a better with a worse
-response carries information about it.
+has a hidden rubric, its reward (``RubricReward``) grades by it, and critiques carry information about it.
 """
 
 from __future__ import annotations
@@ -127,11 +126,12 @@ class RubricReward(RewardModel):
 
 
 class SimulatedPolicy:
-    """A policy that follows feedback: it never sees the rubric, only what the prompts show it.
+    """A policy that follows feedback, with an imperfect taste of its own.
 
-    A sample is 12 random words. The critic says which words only the chosen or only the rejected response has; with no
-    rejected response it can only doubt a few words at random. The editor keeps what is praised, avoids what is blamed,
-    drops what is doubted, and tries some new words.
+    A sample is 12 random words. Its critic recognises whether a word belongs to the hidden rubric more often than not,
+    and better when it compares a chosen with a rejected response (right 80 % of the time) than when it judges one
+    alone (65 %). Its editor never sees the rubric: it keeps what the instructions praise, drops what they doubt, adds
+    what they would borrow from the rejected response, and fills up with words it was not warned of.
 
     Args:
         follows: The probability that an instruction is followed; 0 ignores feedback: each update is a fresh sample.
@@ -165,28 +165,27 @@ class SimulatedPolicy:
         return " ".join(draw.sample(WORDS, 12))
 
     def _loss(self, inputs: Mapping[str, str], draw: random.Random) -> str:
-        chosen = _words(inputs["chosen_response"])
-        if "rejected_response" not in inputs:
-            return "Doubtful: " + " ".join(draw.sample(sorted(chosen), min(3, len(chosen))))
-        rejected = _words(inputs["rejected_response"])
-        return f"Better: {' '.join(sorted(chosen - rejected))}\nWorse: {' '.join(sorted(rejected - chosen))}"
+        wanted = rubric(_unfenced(inputs["query"]))
+        chosen, rejected = _words(inputs["chosen_response"]), _words(inputs.get("rejected_response", ""))
+        sharp = 0.8 if rejected else 0.65
+        liked = {word for word in sorted(chosen | rejected) if (word in wanted) == (draw.random() < sharp)}
+        said = {"Good": chosen & liked, "Bad": (chosen | rejected) - liked, "Missing": (rejected - chosen) & liked}
+        return "\n".join(f"{label}: {' '.join(sorted(words))}" for label, words in said.items())
 
     def _gradient(self, inputs: Mapping[str, str], draw: random.Random) -> str:
-        critique = inputs["critique"]
-        keep, avoid, doubt = (_after(label, critique) for label in ("Better", "Worse", "Doubtful"))
-        return f"Keep: {' '.join(keep)}\nAvoid: {' '.join(avoid)}\nReconsider: {' '.join(doubt)}"
+        told = {"Keep": "Good", "Avoid": "Bad", "Add": "Missing"}
+        return "\n".join(f"{do}: {' '.join(_after(said, inputs['critique']))}" for do, said in told.items())
 
     def _update(self, inputs: Mapping[str, str], draw: random.Random) -> str:
         if not self._follows:
             return self._sample(inputs, draw)
         now, told = _words(inputs["current_response"]), inputs["editing_instructions"]
-        keep, avoid, doubt = (set(_after(label, told)) for label in ("Keep", "Avoid", "Reconsider"))
         heard = {word for word in WORDS if draw.random() < self._follows}
-        words = {word for word in now if word not in doubt & heard}
-        loose = sorted(words - (keep & heard)) or sorted(words)
-        words -= set(draw.sample(loose, min(2, len(loose))))
-        untried = sorted(set(WORDS) - now - (avoid & heard))
-        return " ".join(sorted(words | set(draw.sample(untried, min(3, len(untried))))))
+        avoid, add = (set(_after(label, told)) & heard for label in ("Avoid", "Add"))
+        words = (now - avoid) | add
+        untried = sorted(set(WORDS) - words - avoid)
+        fill = draw.sample(untried, min(len(untried), max(0, 12 - len(words))))
+        return " ".join(sorted(words | set(fill)))
 
 
 def _completion(answer: Answer) -> Completion:
@@ -204,6 +203,10 @@ def _words(text: str) -> set[str]:
 def _after(label: str, text: str) -> list[str]:
     found = re.search(rf"{label}:(.*)", text)
     return re.findall(r"\bw\d\d\b", found[1]) if found else []
+
+
+def _unfenced(text: str) -> str:
+    return "\n".join(text.splitlines()[1:-1])
 
 
 def _digest(text: str) -> int:

@@ -43,7 +43,13 @@ class Usage:
 
     def __add__(self, other: Usage) -> Usage:
         """Sum field by field."""
-        return Usage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return Usage(
+            self.calls + other.calls,
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
 
 
 @dataclass(frozen=True)
@@ -185,14 +191,16 @@ class Trajectory:
         """
         updates = [c for c in self.candidates if not c.fresh]
         scored = [c.reward for c in updates if c.reward is not None]
+        if len(updates) < 4 or not (initial := self.rewards(0)):
+            return None
+        if len(scored) < len(updates) / 2:
+            what = f"{len(updates) - len(scored)} of {len(updates)} updates were no candidates"
+        elif self.gain == 0 and sum(scored) / len(scored) < sum(initial) / len(initial):
+            what = "no update beat the best first sample, and on average they score lower"
+        else:
+            return None
         advice = "give a stronger critic or editor, mix in samples with fresh=, or use mode='bon'"
-        if len(updates) >= 4 and len(scored) < len(updates) / 2:
-            lost = len(updates) - len(scored)
-            return f"{lost} of {len(updates)} updates were no candidates; the policy may be too weak: {advice}"
-        initial = self.rewards(0)
-        if len(scored) >= 4 and initial and self.gain == 0 and sum(scored) / len(scored) < sum(initial) / len(initial):
-            return f"no update beat the best first sample, and on average they score lower; the policy may be too weak: {advice}"
-        return None
+        return f"{what}; the policy may be too weak to follow its feedback: {advice}"
 
     @property
     def _last_step(self) -> int:

@@ -1,0 +1,353 @@
+"""The drivers: what runs together, what is asked once, what a failure costs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import dataclasses
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from tpo_core import (
+    GenerationError,
+    InvalidInputError,
+    RewardError,
+    TPOConfig,
+    arun,
+    arun_many,
+    run,
+    run_many,
+)
+from tpo_core.effects import Completion
+from tpo_core.rewards import RewardModel
+from tpo_core.testing import RubricReward, ScriptedPolicy, ScriptedReward, SimulatedPolicy
+from tpo_core.trajectory import Trajectory, Usage
+
+
+class Length(RewardModel):
+    def score_batch(self, pairs):
+        return [len(p.response) for p in pairs]
+
+
+class Counting:
+    """A policy whose model brings at most ``brings`` samples a request; keeps every request's size."""
+
+    fatal: tuple[type[Exception], ...] = ()
+
+    def __init__(self, brings: int | Exception) -> None:
+        self.brings, self.sizes, self.takes_n = brings, [], {}  # type: ignore[var-annotated]
+
+    def generate(self, request, seeds):
+        self.sizes.append(len(seeds))
+        if len(seeds) > 1 and isinstance(self.brings, Exception):
+            raise self.brings
+        most = self.brings if isinstance(self.brings, int) else 1
+        return [Completion("x" * (seed + 1)) for seed in seeds[:most]]
+
+    async def agenerate(self, request, seeds):
+        return self.generate(request, seeds)
+
+
+def test_a_model_that_takes_n_is_asked_once_for_all():
+    policy = Counting(9)
+    trajectory = run("q", policy, Length(), TPOConfig(mode="bon", width=5))
+    assert policy.sizes == [5] and policy.takes_n == {"sample": True}
+    assert trajectory.usage == Usage(calls=5, requests=1)
+
+
+def test_a_model_that_ignores_n_is_topped_up_and_remembered():
+    policy = Counting(1)
+    first = run("q", policy, Length(), TPOConfig(mode="bon", width=5))
+    assert policy.sizes == [5, 1, 1, 1, 1] and len(first.candidates) == 5
+    run("q", policy, Length(), TPOConfig(mode="bon", width=5))
+    assert policy.sizes[5:] == [1] * 5
+
+
+def test_a_model_that_rejects_n_is_asked_one_by_one_and_remembered():
+    policy = Counting(ValueError("n is not supported"))
+    trajectory = run("q", policy, Length(), TPOConfig(mode="bon", width=4))
+    assert policy.sizes == [4, 1, 1, 1, 1] and not trajectory.failures
+    assert policy.takes_n == {"sample": False}
+
+
+def test_a_dead_model_is_asked_twice_a_round_and_not_n_times():
+    policy = ScriptedPolicy(sample=[ConnectionError("down")])
+    policy.takes_n.clear()
+    with pytest.raises(GenerationError, match="ConnectionError: down") as caught:
+        run("q", policy, Length(), TPOConfig(width=5))
+    assert len(policy.requests) == 4 and caught.value.trajectory.usage.calls == 10
+
+
+def test_samples_of_a_round_are_asked_at_the_same_time():
+    width = 4
+    together = threading.Barrier(width, timeout=10)
+
+    def meet(request, seed):
+        together.wait()
+        return f"sample {seed}"
+
+    assert len(run("q", ScriptedPolicy(sample=meet), Length(), TPOConfig(mode="bon", width=width)).candidates) == width
+
+
+async def test_async_samples_are_asked_at_the_same_time():
+    arrived, everyone = 0, asyncio.Event()
+
+    class Meeting(ScriptedPolicy):
+        async def agenerate(self, request, seeds):
+            nonlocal arrived
+            arrived += 1
+            if arrived == 4:
+                everyone.set()
+            await asyncio.wait_for(everyone.wait(), 10)
+            return [Completion(f"sample {seeds[0]}")]
+
+    await arun("q", Meeting(), Length(), TPOConfig(mode="bon", width=4))
+
+
+def test_max_concurrency_bounds_the_requests_in_flight():
+    lock, now, peak = threading.Lock(), 0, 0
+    two = threading.Barrier(2, timeout=10)
+
+    def busy(request, seed):
+        nonlocal now, peak
+        with lock:
+            now += 1
+            peak = max(peak, now)
+        two.wait()
+        with lock:
+            now -= 1
+        return f"sample {seed}"
+
+    run("q", ScriptedPolicy(sample=busy), Length(), TPOConfig(mode="bon", width=6), max_concurrency=2)
+    assert peak == 2
+
+
+def test_worker_threads_see_the_caller_s_context():
+    here: contextvars.ContextVar[str] = contextvars.ContextVar("here")
+    here.set("caller")
+    trajectory = run(
+        "q", ScriptedPolicy(sample=lambda r, s: f"{here.get()} {s}"), Length(), TPOConfig(width=3, depth=0)
+    )
+    assert {c.response.split()[0] for c in trajectory.candidates} == {"caller"}
+
+
+def test_one_sample_that_raises_costs_only_itself():
+    policy = ScriptedPolicy(sample=["a", ValueError("boom"), "ccc"])
+    trajectory = run("q", policy, Length(), TPOConfig(mode="bon", width=3))
+    [failed] = trajectory.failures
+    assert failed.failure.message == "ValueError: boom" and isinstance(failed.failure.exception, ValueError)
+    assert trajectory.best.response == "ccc"
+
+
+def test_the_host_s_control_flow_ends_the_run_and_is_not_a_failed_sample():
+    class Interrupt(Exception):
+        pass
+
+    policy = ScriptedPolicy(sample=["a", Interrupt()])
+    policy.fatal = (Interrupt,)
+    with pytest.raises(Interrupt):
+        run("q", policy, Length(), TPOConfig(width=3))
+
+
+def test_a_reward_that_raises_carries_the_trajectory():
+    class Broken(RewardModel):
+        def score_batch(self, pairs):
+            if len(pairs) == 1:
+                raise OSError("gone")
+            return [1.0, 2.0]
+
+    with pytest.raises(RewardError, match=r"'Broken' raised OSError: gone") as caught:
+        run("q", ScriptedPolicy(sample=["a", "b"], update=["c"]), Broken(), TPOConfig(width=2))
+    assert caught.value.best.response == "b"
+
+
+def test_many_loops_share_one_reward_batch():
+    reward = ScriptedReward({f"s{i}": i for i in range(200)}, merges=True)
+    answers = [f"s{i}" for i in range(200)]
+    run_many([f"q{i}" for i in range(50)], ScriptedPolicy(sample=answers), reward, TPOConfig(mode="bon", width=4))
+    assert sum(reward.batches) == 200 and len(reward.batches) < 50
+
+
+async def test_a_merged_batch_that_fails_costs_the_other_loops_nothing():
+    class Picky(RewardModel):
+        merges = True
+
+        def score_batch(self, pairs):
+            if any(p.prompt == "bad" for p in pairs):
+                raise ValueError("cannot read this")
+            return [1.0 for _ in pairs]
+
+    queries = ["a", "bad", "b", "c"]
+    results = await arun_many(
+        queries, ScriptedPolicy(), Picky(), TPOConfig(mode="bon", width=1), return_exceptions=True
+    )
+    assert [type(r) for r in results] == [Trajectory, RewardError, Trajectory, Trajectory]
+
+
+def test_without_return_exceptions_the_first_error_is_raised():
+    policy = ScriptedPolicy(sample=lambda r, s: ValueError("no") if r.inputs == "bad" else "fine")
+    policy = ScriptedPolicy(sample=lambda r, s: _raise() if r.inputs == "bad" else "fine")
+    with pytest.raises(GenerationError):
+        run_many(["a", "bad"], policy, Length(), TPOConfig(mode="bon", width=1))
+
+
+def _raise() -> Any:
+    raise ValueError("no")
+
+
+async def test_the_deadline_cuts_off_what_hangs_and_keeps_the_rest():
+    forever = asyncio.Event()
+
+    class Hanging(ScriptedPolicy):
+        async def agenerate(self, request, seeds):
+            if request.task == "update" and seeds[0] % 2:
+                await forever.wait()
+            return self.generate(request, seeds)
+
+    policy = Hanging(sample=["a", "bb"], update=["cccc"])
+    trajectory = await arun("q", policy, Length(), TPOConfig(width=2, depth=9, deadline=0.3))
+    assert trajectory.stop_reason == "deadline" and trajectory.best.response == "bb"
+    assert sorted(c.failure.reason for c in trajectory.failures) == ["deadline", "unscored"]
+
+
+def test_the_deadline_cuts_off_hanging_threads_too():
+    release = threading.Event()
+
+    def hang(request, seed):
+        release.wait(10)
+        return "late"
+
+    try:
+        trajectory = run("q", ScriptedPolicy(sample=["a", "bb"], loss=hang), Length(), TPOConfig(width=2, deadline=0.2))
+    finally:
+        release.set()
+    assert trajectory.stop_reason == "deadline" and trajectory.best.response == "bb"
+
+
+async def test_a_cancelled_run_stops_its_requests_and_carries_the_best_so_far():
+    started, stopped = asyncio.Event(), asyncio.Event()
+
+    class Hanging(ScriptedPolicy):
+        async def agenerate(self, request, seeds):
+            if request.task != "loss":
+                return self.generate(request, seeds)
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                stopped.set()
+            return []
+
+    caught: list[BaseException] = []
+
+    async def running() -> None:
+        try:
+            await arun("q", Hanging(sample=["a", "bb"]), Length(), TPOConfig(width=2))
+        except asyncio.CancelledError as error:
+            caught.append(error)
+            raise
+
+    task = asyncio.create_task(running())
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert stopped.is_set() and caught[0].trajectory.best.response == "bb"  # type: ignore[attr-defined]
+
+
+def test_an_interrupt_carries_the_best_so_far():
+    policy = ScriptedPolicy(sample=["a", "bb"], loss=[KeyboardInterrupt()])
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run("q", policy, Length(), TPOConfig(width=2))
+    assert caught.value.trajectory.best.response == "bb"  # type: ignore[attr-defined]
+
+
+def test_a_gold_reward_is_reported_and_never_optimised():
+    gold = ScriptedReward({"a": 5, "bb": 1})
+    trajectory = run("q", ScriptedPolicy(sample=["a", "bb"]), Length(), TPOConfig(mode="bon", width=2), gold=gold)
+    assert trajectory.best.response == "bb" and trajectory.gold == {0: 5.0, 1: 1.0} and gold.batches == [2]
+
+
+def test_progress_is_told_in_the_caller_s_thread():
+    seen: list[tuple[str, str]] = []
+    run(
+        "q",
+        ScriptedPolicy(sample=["a", "bb"]),
+        Length(),
+        TPOConfig(width=2, depth=1),
+        on_progress=lambda p: seen.append((p.kind, threading.current_thread().name)),
+    )
+    assert [kind for kind, _ in seen] == ["scored", "loss", "gradient", "scored", "stopped"]
+    assert {name for _, name in seen} == {threading.current_thread().name}
+
+
+async def test_an_async_observer_is_awaited():
+    seen = []
+
+    async def observer(progress):
+        await asyncio.sleep(0)
+        seen.append(progress.kind)
+
+    await arun("q", ScriptedPolicy(sample=["a", "bb"]), Length(), TPOConfig(width=2, depth=1), on_progress=observer)
+    assert seen[-1] == "stopped"
+    with pytest.raises(InvalidInputError, match="on_progress"):
+        run("q", ScriptedPolicy(), Length(), on_progress=observer)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"query": ""}, "query"),
+        ({"policy": 3}, "policy"),
+        ({"policy": ""}, "model"),
+        ({"reward": None}, "reward"),
+        ({"config": {"width": 5}}, "config"),
+        ({"max_concurrency": 0}, "max_concurrency"),
+    ],
+)
+def test_bad_arguments_are_named_before_any_model_is_called(arguments, name):
+    policy = ScriptedPolicy()
+    with pytest.raises(InvalidInputError, match=name):
+        run(**{"query": "q", "policy": policy, "reward": Length(), **arguments})
+    assert not policy.requests
+
+
+def test_a_configuration_is_fixed_and_two_calls_give_equal_results():
+    policy, reward, config = SimulatedPolicy(), RubricReward(), TPOConfig(width=3, depth=2)
+    first, second = (dataclasses.replace(run("q", policy, reward, config), seconds={}) for _ in range(2))
+    assert first == second
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.width = 3  # type: ignore[misc]
+
+
+def test_ten_thousand_loops_in_flight_stay_under_a_gigabyte():
+    program = """
+import asyncio, resource
+from tpo_core import TPOConfig, arun_many
+from tpo_core.effects import Completion
+from tpo_core.rewards import RewardModel
+class Together:
+    fatal, takes_n, waiting, everyone = (), {}, 0, asyncio.Event()
+    async def agenerate(self, request, seeds):
+        if request.task == "sample":  # nobody goes on before all are here
+            Together.waiting += 1
+            if Together.waiting == 10_000:
+                Together.everyone.set()
+            await Together.everyone.wait()
+        return [Completion(f"{request.task} {seed} " * 100) for seed in seeds]
+    def generate(self, request, seeds):
+        raise NotImplementedError
+class Length(RewardModel):
+    def score_batch(self, pairs):
+        return [float(hash(p.response)) for p in pairs]
+queries = [f"query {i}" for i in range(10_000)]
+done = asyncio.run(arun_many(queries, Together(), Length(), TPOConfig(width=2, depth=1)))
+print(len(done), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    loops, megabytes = map(int, out.split())
+    assert loops == 10_000 and megabytes < 1000
