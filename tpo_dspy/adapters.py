@@ -1,0 +1,149 @@
+"""The host's adapter with two things added: every sample its own, and one-field answers read leniently.
+
+An adapter is the one place that sees every predictor call of a program with its language model, so that samples can be
+told apart there without copying or changing the program. What is made here is still an instance of the host's adapter.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from dspy.adapters.utils import parse_value
+
+import dspy
+from tpo_core.prompting import read
+
+__all__ = ["Sampling", "lenient", "salted"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one sample is drawn."""
+
+    salt: tuple[int, ...] = ()
+    """Numbers unlike those of any other sample, one for each loop that this one runs in."""
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+    """Sent to the provider; None sends none."""
+    seen: Callable[[Mapping[str, Any]], None] | None = field(default=None, compare=False)
+    """Told the inputs of every predictor call."""
+
+    def of(self, lm: Any, own: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a call's settings.
+
+        A predictor's own settings win, except that its rollout id is made another for each sample. Of two token limits
+        the lower holds. Reasoning models, which take no sampling settings, are sent none.
+        """
+        given = {**getattr(lm, "kwargs", {}), **own}
+        settings = {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
+        limits = [limit for limit in (given.get("max_tokens"), self.max_tokens) if limit is not None]
+        settings["max_tokens"] = min(limits, default=None)
+        if "max_completion_tokens" in given:
+            settings = {}
+        added = {k: v for k, v in settings.items() if v is not None and k not in own}
+        return {**added, **own, "rollout_id": _mix(given.get("rollout_id"), self.salt)}
+
+
+def salted(adapter: dspy.Adapter | None, sampling: Sampling) -> dspy.Adapter:
+    """Return the adapter (DSPy's default for None) so that all it sends is drawn as ``sampling`` says."""
+    return _made(adapter, sampling, _Salted)
+
+
+def lenient(adapter: dspy.Adapter | None, sampling: Sampling) -> dspy.Adapter:
+    """Return the adapter, salted, so that an answer of one field is read even without the adapter's markers."""
+    return _made(adapter, sampling, _Lenient)
+
+
+class _Salted:
+    """Sends each call with its sample's settings."""
+
+    _sampling: Sampling
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Stop here: the next in line would report each format and parse to callbacks once more."""
+
+    def __call__(self, lm: Any, lm_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        return super().__call__(lm, self._settings(lm, lm_kwargs, args, kwargs), *args, **kwargs)  # type: ignore[misc]
+
+    async def acall(self, lm: Any, lm_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        return await super().acall(lm, self._settings(lm, lm_kwargs, args, kwargs), *args, **kwargs)  # type: ignore[misc]
+
+    def _settings(self, lm: Any, own: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if self._sampling.seen is not None:
+            self._sampling.seen(kwargs["inputs"] if "inputs" in kwargs else args[-1])
+        return self._sampling.of(lm, own)
+
+
+class _Lenient(_Salted):
+    """Reads an answer of one field leniently; several fields are read as the adapter does."""
+
+    # The plain pipeline of the base class is run for one field: it goes through ``parse`` below, and asks no second
+    # time in JSON when markers are missing.
+
+    def __call__(self, lm: Any, lm_kwargs: dict[str, Any], signature: Any, *args: Any, **kwargs: Any) -> Any:
+        if len(signature.output_fields) != 1:
+            return super().__call__(lm, lm_kwargs, signature, *args, **kwargs)
+        settings = self._settings(lm, lm_kwargs, args, kwargs)
+        return dspy.Adapter.__call__(self, lm, settings, signature, *args, **kwargs)
+
+    async def acall(self, lm: Any, lm_kwargs: dict[str, Any], signature: Any, *args: Any, **kwargs: Any) -> Any:
+        if len(signature.output_fields) != 1:
+            return await super().acall(lm, lm_kwargs, signature, *args, **kwargs)
+        settings = self._settings(lm, lm_kwargs, args, kwargs)
+        return await dspy.Adapter.acall(self, lm, settings, signature, *args, **kwargs)
+
+    def parse(self, signature: Any, completion: str) -> dict[str, Any]:
+        if len(signature.output_fields) != 1:
+            return dict(super().parse(signature, completion))  # type: ignore[misc]
+        [(name, info)] = signature.output_fields.items()
+        if not _reads_plainly(self):
+            try:
+                found = super().parse(signature, completion)[name]  # type: ignore[misc]
+                return {name: found.strip("\n ") if isinstance(found, str) else found}
+            except Exception:  # noqa: BLE001 - whatever the adapter does not find in it, the text is still there
+                pass
+        try:
+            return {name: parse_value(read(signature, completion), info.annotation)}
+        except Exception as error:
+            raise dspy.utils.exceptions.AdapterParseError(
+                adapter_name=type(self).__name__, signature=signature, lm_response=completion, message=str(error)
+            ) from error
+
+
+def _reads_plainly(adapter: Any) -> bool:
+    """Say whether ``prompting.read`` reads all that the adapter can, and more."""
+    if isinstance(adapter, dspy.TwoStepAdapter):
+        return True  # its own parse would ask another model to copy out the text
+    return isinstance(adapter, dspy.ChatAdapter) and not isinstance(adapter, (dspy.JSONAdapter, dspy.XMLAdapter))
+
+
+def _made(adapter: dspy.Adapter | None, sampling: Sampling, kind: type[_Salted]) -> dspy.Adapter:
+    base = dspy.ChatAdapter() if adapter is None else adapter
+    made = copy.copy(base)
+    outer = getattr(base, "_sampling", None)
+    if outer is not None:  # a loop inside a loop: both tell their samples apart
+        sampling = Sampling(**{**vars(sampling), "salt": (*outer.salt, *sampling.salt)})
+    host: Any = getattr(type(base), "_host", type(base))
+    made.__class__ = _mixed(host, kind)  # type: ignore[arg-type]
+    made._sampling = sampling
+    return made
+
+
+@cache
+def _mixed(host: Any, kind: Any) -> Any:
+    return type(host.__name__, (kind, host), {"_host": host, "__module__": host.__module__})
+
+
+def _mix(own: Any, salt: tuple[int, ...]) -> int:
+    """Return a rollout id of its own for each rollout id and salt: small ones stay readable, others are hashed."""
+    if own is None and len(salt) == 1:
+        return salt[0]
+    digest = hashlib.blake2b(repr((own, salt)).encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big")

@@ -1,0 +1,227 @@
+"""One run's policy: ``Generate`` answered by the user's program and by the loss, gradient and update predictors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import dspy
+from tpo_core.effects import Completion, Generate, Task
+from tpo_core.trajectory import Candidate, Failure, Trajectory, Usage
+from tpo_dspy.adapters import Sampling, lenient, salted
+from tpo_dspy.agents import Agent
+from tpo_dspy.shapes import Shape, show
+from tpo_dspy.tree import Request, Rounds, is_async, named
+
+__all__ = ["Parts", "ProgramPolicy"]
+
+Trace = list[tuple[Any, dict[str, Any], Any]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a TPO module is made of, as its runs see it."""
+
+    program: dspy.Module
+    shape: Shape
+    loss: dspy.Predict | None
+    gradient: dspy.Predict | None
+    update: dspy.Predict | None
+    lm: Any = None
+    """The program's own language model, for prompts that have none; None for the one in the settings."""
+    final: dspy.Module | None = None
+    """The part of an agent that writes its answer."""
+
+
+class ProgramPolicy:
+    """Answers one run's requests; see ``tpo_core.policies.Policy``.
+
+    The program is never copied and never changed: optimizers find its predictors by identity, and several runs may be
+    under way at once. Samples differ by what the adapter sends (``tpo_dspy.adapters``).
+    """
+
+    fatal: tuple[type[Exception], ...] = ()
+
+    def __init__(self, parts: Parts, inputs: Mapping[str, Any], rounds: Rounds) -> None:
+        """Take what one call was given."""
+        self.takes_n: MutableMapping[Task, bool] = dict.fromkeys(("sample", "loss", "gradient", "update"), False)
+        self._parts, self._inputs, self._rounds = parts, dict(inputs), rounds
+        self._agent = None if parts.final is None else Agent(parts.program, parts.final)
+        self._traces: dict[int, Trace] = {}  # by the id of the object that came of it; the candidates keep those alive
+        self._critiques: dict[tuple[str, int], Trace] = {}
+
+    def generate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
+        """Run the program, or the task's predictor, once."""
+        return [self._rounds.run(request.step, lambda: self._answer(request, seeds[0]))]
+
+    async def agenerate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
+        """Run the program, or the task's predictor, once, without blocking."""
+        return [await self._rounds.arun(request.step, lambda: self._aanswer(request, seeds[0]))]
+
+    def _answer(self, request: Generate, seed: int) -> Completion:
+        ask = self._ask(request, seed)
+        with ask.open():
+            ask.value = ask.module(**ask.inputs)
+        return self._completion(ask)
+
+    async def _aanswer(self, request: Generate, seed: int) -> Completion:
+        ask = self._ask(request, seed)
+        with ask.open():
+            ask.value = await ask.module.acall(**ask.inputs)
+        return self._completion(ask)
+
+    def path_to(self, trajectory: Trajectory) -> Trace:
+        """Return the steps that led to the best candidate, in DSPy's trace format.
+
+        Where no round gained anything, the last round follows them: optimizers learn from what did not help, too.
+        """
+        steps = {step.number: step for step in trajectory.steps}
+        path: Trace = []
+        at: Candidate | None = trajectory.best
+        while at is not None:
+            path = [*self._round(at), *path]
+            at = None if at.fresh or at.step not in steps else steps[at.step].chosen
+        if trajectory.best.fresh and trajectory.steps:
+            number = trajectory.steps[-1].number
+            tried = [c for c in trajectory.candidates if c.step == number and not c.fresh and c.reward is not None]
+            last = max(tried, key=lambda c: c.reward or 0.0, default=None)
+            path += self._round(last) if last is not None else self._critique(number)
+        return path
+
+    def _round(self, candidate: Candidate) -> Trace:
+        made = self._traces.get(id(candidate.value), [])
+        return made if candidate.fresh else [*self._critique(candidate.step), *made]
+
+    def _critique(self, number: int) -> Trace:
+        return [*self._critiques.get(("loss", number), []), *self._critiques.get(("gradient", number), [])]
+
+    def _ask(self, request: Generate, seed: int) -> _Ask:
+        sampling = Sampling(
+            salt=(seed,),
+            temperature=request.temperature,
+            top_p=request.top_p,
+            max_tokens=request.max_tokens,
+            seed=seed if request.send_seed else None,
+        )
+        if request.task == "sample":
+            return self._ask_program(request, sampling)
+        predictor = getattr(self._parts, request.task)
+        told = {**request.inputs, **self._context()}
+        module = named(request.task)(predictor, predictor.acall)
+        return _Ask(request, module, told, lenient(dspy.settings.adapter, sampling), self._parts.lm)
+
+    def _ask_program(self, request: Generate, sampling: Sampling) -> _Ask:
+        program: Any = self._agent or _Program(self._parts.program)
+        module = named("sample")(program, program.acall)
+        if self._agent is not None:
+            sampling = self._agent.watched(sampling)
+        lm = _drawn(dspy.settings.lm, sampling)
+        return _Ask(request, module, self._inputs, salted(dspy.settings.adapter, sampling), lm)
+
+    def _context(self) -> dict[str, Any]:
+        given = {**self._inputs, **(self._agent.told if self._agent is not None else {})}
+        return {name: given[name] for name in self._parts.shape.context if given.get(name) is not None}
+
+    def _completion(self, ask: _Ask) -> Completion:
+        request = ask.request
+        if ask.failure is not None:
+            return Completion(failure=ask.failure, usage=ask.usage, finish_reason=ask.finish_reason)
+        if request.task in ("loss", "gradient"):
+            self._critiques[request.task, request.step] = ask.trace
+            text = next(iter(ask.value.values()))
+            return Completion(str(text or ""), usage=ask.usage, finish_reason=ask.finish_reason)
+        value = ask.value if request.parent is None else self._updated(request.parent.value, ask.value)
+        text = self._parts.shape.response(value)
+        self._traces[id(value)] = ask.trace
+        return Completion(text, value, usage=ask.usage, finish_reason=ask.finish_reason)
+
+    def _updated(self, parent: dspy.Prediction, update: dspy.Prediction) -> dspy.Prediction:
+        """Return the parent's Prediction with its fields rewritten."""
+        new = {name: update[improved] for name, improved in self._parts.shape.improved.items()}
+        return parent.copy(**new)
+
+
+@dataclass
+class _Ask:
+    """One request on its way: what is run, where, and what came of it."""
+
+    request: Generate
+    module: Request
+    inputs: Mapping[str, Any]
+    adapter: dspy.Adapter
+    lm: Any
+    value: Any = None
+    failure: Failure | None = None
+    usage: Usage = field(default_factory=Usage)
+    trace: Trace = field(default_factory=list)
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Set the stage, and note what the call left behind. Nothing is streamed: samples would interleave."""
+        settings = {"adapter": self.adapter, "trace": self.trace, "send_stream": None}
+        if self.lm is not None:
+            settings["lm"] = self.lm
+        with dspy.track_usage() as tracker, dspy.context(**settings):
+            try:
+                yield
+            except dspy.AdapterParseError as error:
+                self.failure = _unparsed(error)
+        self.usage = _usage(tracker.usage_data.values())
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Return why the last model call ended, where the host tells."""
+        for entry in reversed(self.module.history):
+            return _finish_reason(entry.get("response"))
+        return None
+
+
+class _Program:
+    """The user's program, which may know only the sync way."""
+
+    def __init__(self, program: dspy.Module) -> None:
+        self._program = program
+
+    def __call__(self, **inputs: Any) -> Any:
+        return self._program(**inputs)
+
+    async def acall(self, **inputs: Any) -> Any:
+        if is_async(self._program):
+            return await self._program.acall(**inputs)
+        return await asyncio.to_thread(self._program, **inputs)
+
+
+def _drawn(lm: Any, sampling: Sampling) -> Any:
+    """Return the LM with a sample's settings, for a program that calls it itself; its history stays one."""
+    if not isinstance(lm, dspy.BaseLM):
+        return None
+    drawn = lm.copy(**sampling.of(lm, {}))
+    drawn.history = lm.history
+    return drawn
+
+
+def _unparsed(error: dspy.AdapterParseError) -> Failure:
+    said = str(getattr(error, "lm_response", "") or "")
+    if not said.strip() or said == "None":
+        return Failure("empty", "the response is empty", error)
+    return Failure("unparsable", f"its fields could not be read from {show(said)!r:.200}", error)
+
+
+def _usage(entries: Any) -> Usage:
+    total = Usage()
+    for entry in (e for of_lm in entries for e in of_lm):
+        details = entry.get("prompt_tokens_details") or {}
+        cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
+        total += Usage(0, 1, entry.get("prompt_tokens") or 0, entry.get("completion_tokens") or 0, cached or 0)
+    return total
+
+
+def _finish_reason(response: Any) -> str | None:
+    reason = getattr(response, "finish_reason", None)
+    choices = getattr(response, "choices", None)
+    if reason is None and choices:
+        reason = getattr(choices[-1], "finish_reason", None)
+    return None if reason is None else str(reason)

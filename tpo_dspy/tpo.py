@@ -1,0 +1,265 @@
+"""Test-Time Preference Optimization as a DSPy module around any other module."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import dspy
+from tpo_core.config import Mode, TPOConfig
+from tpo_core.drivers import arun, run
+from tpo_core.effects import Prompt
+from tpo_core.errors import InvalidInputError
+from tpo_core.jobs import Observer
+from tpo_core.rewards import RewardModel, as_reward
+from tpo_core.trajectory import Trajectory
+from tpo_dspy.agents import final_step
+from tpo_dspy.policy import Parts, ProgramPolicy
+from tpo_dspy.shapes import bind, pick_query, shape_of
+from tpo_dspy.stream import observer
+from tpo_dspy.tree import Rounds, ScoreInRound
+
+__all__ = ["TPO", "LostReward"]
+
+
+class TPO(dspy.Module):
+    """Aligns each answer of a program to a reward while it is being produced.
+
+    A call samples the program ``width`` times, and ``depth`` times has the best answer compared with the worst, the
+    critique turned into instructions, and the best answer rewritten by them. The result is the program's own
+    Prediction with the highest reward ever seen; its attribute ``trajectory`` (``tpo_trajectory`` where the program has
+    a field of that name) holds every candidate and critique.
+
+    The prompts are the predictors ``loss``, ``gradient`` and ``update``: optimizers tune them with the program's own,
+    and ``save`` keeps them. The reward is no parameter: it is never copied and never saved.
+
+    Args:
+        program: Any module. An agent (``dspy.ReAct``, ``dspy.CodeAct``) is run once, and only its last step repeated.
+        reward: What the answers are aligned to: a reward model, a metric, or any callable that ``as_reward`` takes.
+        width: Candidates a round; 5 by default.
+        depth: Rounds of loss, gradient and update; 2 by default.
+        mode: ``tpo``; ``revision`` (no rejected answer in the loss) or ``bon`` (only samples).
+        config: All settings at once; what is given beside it wins.
+        critic: The LM that writes losses and gradients; the program's own by default.
+        editor: The LM that rewrites; the program's own by default.
+        gold: A held-out reward, reported in ``trajectory.gold`` and never optimised.
+        query: What the critic and the reward model are told was asked: an input field's name, or a function of the
+            call's inputs (a ``dspy.Example``); by default all input fields.
+        fields: The output fields to refine; by default those of the program's last predictor, reasoning left as it is.
+        on_progress: Told what happens while it happens.
+        max_concurrency: Most requests of one call at once.
+        rerun_tools: Let every sample run an agent in full, tools included.
+        **settings: Any other field of ``TPOConfig``, such as ``stop_at`` or ``deadline``.
+
+    Raises:
+        InvalidInputError: An argument is wrong; the message names it.
+
+    Example:
+        >>> refined = TPO(dspy.Predict("question -> answer"), lambda prompt, response: -len(response), width=3)
+        >>> [name for name, _ in refined.named_predictors()]
+        ['program', 'loss', 'gradient', 'update']
+    """
+
+    def __init__(
+        self,
+        program: dspy.Module,
+        reward: Any,
+        *,
+        width: int | None = None,
+        depth: int | None = None,
+        mode: Mode | None = None,
+        config: TPOConfig | None = None,
+        critic: Any = None,
+        editor: Any = None,
+        gold: Any = None,
+        query: str | Callable[[Any], Prompt] | None = None,
+        fields: Sequence[str] | None = None,
+        on_progress: Observer | None = None,
+        max_concurrency: int | None = None,
+        rerun_tools: bool = False,
+        **settings: Any,
+    ) -> None:
+        """Check the arguments and make the predictors; no model is called."""
+        super().__init__()
+        if not isinstance(program, dspy.Module):
+            raise InvalidInputError(f"program must be a dspy.Module, such as dspy.Predict(...), not {program!r:.80}")
+        if query is not None and not isinstance(query, str) and not callable(query):
+            raise InvalidInputError(f"query must be an input field's name or a function, not {query!r:.80}")
+        given = {"width": width, "depth": depth, "mode": mode}
+        self.config = _configured(config, {**{k: v for k, v in given.items() if v is not None}, **settings})
+        self.program = program
+        final = final_step(program, rerun_tools)
+        self._final = [] if final is None else [_path(program, final)]
+        self._shape = shape_of(program, fields, final)
+        self._outside = _Outside(as_reward(reward), None if gold is None else as_reward(gold), on_progress)
+        self._query = query
+        self._max_concurrency = max_concurrency
+        self.loss: Any = None
+        self.gradient: Any = None
+        self.update: Any = None
+        if self.config.rounds:
+            contrast = self.config.mode == "tpo"
+            self.loss = _predictor(self._shape.loss(contrast=contrast), "critic", critic)
+            self.gradient = _predictor(self._shape.gradient(), "critic", critic)
+            self.update = _predictor(self._shape.update(), "editor", editor)
+
+    @property
+    def reward(self) -> RewardModel:
+        """Return the reward model; set it anew after ``dspy.load``."""
+        return self._outside.reward
+
+    @reward.setter
+    def reward(self, reward: Any) -> None:
+        self._outside = replace(self._outside, reward=as_reward(reward))
+
+    def forward(self, *args: Any, **kwargs: Any) -> dspy.Prediction:
+        """Answer, refined.
+
+        Raises:
+            InvalidInputError: The inputs make no query, or no LM is set.
+            GenerationError: Not one candidate could be produced; carries the causes and the trajectory.
+            RewardError: The reward model failed; carries the trajectory.
+        """
+        with self._run(args, kwargs) as run_:
+            trajectory = run(*run_.args, **run_.kwargs, on_progress=run_.observer(sync=True))
+        return run_.result(trajectory)
+
+    async def aforward(self, *args: Any, **kwargs: Any) -> dspy.Prediction:
+        """Answer, refined, without blocking the event loop."""
+        with self._run(args, kwargs) as run_:
+            trajectory = await arun(*run_.args, **run_.kwargs, on_progress=run_.observer(sync=False))
+        return run_.result(trajectory)
+
+    @contextmanager
+    def _run(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[_Run]:
+        """Prepare one call, and end its last round whatever happens."""
+        inputs = dspy.Example(bind(self.program, args, kwargs))
+        inputs = inputs.with_inputs(*inputs.keys())
+        query = pick_query(self._query, self._shape, inputs)
+        rounds = Rounds()
+        policy = ProgramPolicy(self._parts(), dict(inputs.items()), rounds)
+        try:
+            yield _Run(self, query, inputs, policy, rounds)
+        finally:
+            rounds.close()
+
+    def _parts(self) -> Parts:
+        last = (self.program.predictors() or [None])[-1]
+        lm = getattr(last, "lm", None)
+        if self.config.rounds and (lm or dspy.settings.lm) is None and self.loss.lm is None:
+            raise InvalidInputError("no LM is set: call dspy.configure(lm=dspy.LM('openai/gpt-4o-mini')) first")
+        final = getattr(self.program, self._final[0]) if self._final else None
+        return Parts(self.program, self._shape, self.loss, self.gradient, self.update, lm, final)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TPO:
+        """Copy the program and the predictors; the reward and the observer stay the same objects."""
+        new = type(self).__new__(type(self))
+        memo[id(self)] = new
+        memo[id(self._outside)] = self._outside
+        new.__setstate__({k: copy.deepcopy(v, memo) for k, v in super().__getstate__().items()})
+        return new
+
+    def __copy__(self) -> TPO:
+        """Copy the module alone."""
+        new = type(self).__new__(type(self))
+        new.__setstate__(dict(super().__getstate__()))
+        return new
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what must not be saved: the rewards and the observer."""
+        lost = _Outside(LostReward(self._outside.reward.name))
+        return {**super().__getstate__(), "_outside": lost}
+
+
+class LostReward(RewardModel):
+    """Stands where a reward was when the program was saved; rewards are not saved with programs."""
+
+    def __init__(self, name: str) -> None:
+        """Remember which reward it was."""
+        self.name = name
+
+    def score_batch(self, pairs: Sequence[Any]) -> Sequence[float]:
+        """Say what to do.
+
+        Raises:
+            InvalidInputError: Always.
+        """
+        raise InvalidInputError(f"reward {self.name!r} was not saved with the program: set program.reward = ... again")
+
+
+@dataclass(frozen=True)
+class _Outside:
+    """What a TPO module uses but does not own."""
+
+    reward: RewardModel
+    gold: RewardModel | None = None
+    on_progress: Observer | None = None
+
+
+class _Run:
+    """One call: the driver's arguments, and what becomes of its trajectory."""
+
+    def __init__(self, tpo: TPO, query: Prompt, inputs: Any, policy: ProgramPolicy, rounds: Rounds) -> None:
+        outside = tpo._outside
+        if isinstance(outside.reward, LostReward):
+            outside.reward.score_batch(())
+        self.args = (query, policy, ScoreInRound(outside.reward, rounds), tpo.config)
+        self.kwargs: dict[str, Any] = {
+            "inputs": inputs,
+            "gold": outside.gold,
+            "max_concurrency": tpo._max_concurrency,
+        }
+        self._policy, self._rounds, self._told = policy, rounds, outside.on_progress
+
+    def observer(self, *, sync: bool) -> Observer:
+        """Return who is told of progress: the tree of callbacks, a stream that listens, and the user's function."""
+        return observer(self._rounds.note, self._told, sync=sync)
+
+    def result(self, trajectory: Trajectory) -> dspy.Prediction:
+        """Return the best candidate's Prediction with the trajectory, and leave its path in the caller's trace."""
+        extend_trace(self._policy.path_to(trajectory))
+        return with_trajectory(trajectory.best.value, trajectory)
+
+
+def with_trajectory(prediction: dspy.Prediction, trajectory: Trajectory) -> dspy.Prediction:
+    """Return a copy of a Prediction that has the trajectory as an attribute, beside its fields and not among them."""
+    result = copy.copy(prediction)
+    result._store = dict(prediction._store)
+    vars(result)["tpo_trajectory"] = trajectory
+    if "trajectory" not in result:  # an agent's own field of that name stays
+        vars(result)["trajectory"] = trajectory
+    return result
+
+
+def _configured(config: TPOConfig | None, given: dict[str, Any]) -> TPOConfig:
+    if config is not None and not isinstance(config, TPOConfig):
+        raise InvalidInputError(f"config must be a TPOConfig, not {type(config).__name__}")
+    known = [f.name for f in fields(TPOConfig)]
+    if unknown := [name for name in given if name not in known]:
+        raise InvalidInputError(f"unknown argument {', '.join(unknown)}; the settings are {', '.join(known)}")
+    return replace(config or TPOConfig(), **given)
+
+
+def _predictor(signature: type[dspy.Signature], name: str, lm: Any) -> dspy.Predict:
+    predictor = dspy.Predict(signature)
+    if isinstance(lm, str):
+        lm = dspy.LM(lm)
+    if lm is not None and not isinstance(lm, dspy.BaseLM):
+        raise InvalidInputError(f"{name} must be a dspy.LM or a model string, not {type(lm).__name__}")
+    predictor.lm = lm
+    return predictor
+
+
+def _path(program: dspy.Module, part: dspy.Module) -> str:
+    return str(next(name for name, value in vars(program).items() if value is part))
+
+
+def extend_trace(steps: Sequence[Any]) -> None:
+    """Add steps to the caller's trace, within its size."""
+    trace, most = dspy.settings.trace, dspy.settings.max_trace_size
+    if trace is not None and most > 0:
+        trace.extend(steps)
+        del trace[:-most]
