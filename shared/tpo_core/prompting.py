@@ -135,11 +135,11 @@ def read(signature: type[dspy.Signature], completion: str) -> str:
                 if place + 1 < len(headers) and headers[place + 1][1] == "completed"
                 else None
             )
-            return text[header.end() : end].strip("\n ")
+            return _trim(text[header.end() : end])
     if headers and headers[-1][1] == "completed":
         text = text[: headers[-1].start()]
     tagged = re.fullmatch(r"\s*" + _TAG.format(names=f"{output}|{output.upper()}") + r"\s*", text, flags=re.DOTALL)
-    return (tagged["inside"] if tagged else text).strip("\n ")
+    return _trim(tagged["inside"] if tagged else text)
 
 
 def refuse(text: str, finish_reason: str | None = None) -> Failure | None:
@@ -153,6 +153,12 @@ def refuse(text: str, finish_reason: str | None = None) -> Failure | None:
     if _ELLIPSIS.fullmatch(text) or (len(text) < 60 and _PLACEHOLDER.fullmatch(text) and not text.strip()[0].isalnum()):
         return Failure("placeholder", f"the response is only a placeholder: {text.strip()!r}")
     return None
+
+
+def _trim(text: str) -> str:
+    """Drop blank lines and spaces around a text, but not the indentation of its first line of several."""
+    text = re.sub(r"\A(?:[ \t]*\n)+", "", text).rstrip()
+    return text if "\n" in text else text.strip()
 
 
 def _turn(signature: type[dspy.Signature], inputs: Mapping[str, Any], ask: str) -> str:

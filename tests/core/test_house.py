@@ -1,0 +1,66 @@
+"""The house itself: what it exports, what it imports, and which way its arrows run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tpo_core
+import tpo_core.rewards
+
+ROOT = Path(__file__).parents[2]
+
+
+def loaded(statement: str) -> set[str]:
+    program = f"import sys; {statement}; print(*{{m.split('.')[0] for m in sys.modules}})"
+    return set(
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    )
+
+
+@pytest.mark.parametrize("module", [tpo_core, tpo_core.rewards])
+def test_everything_exported_exists_and_is_listed(module):
+    assert list(module.__all__) == sorted(module.__all__)
+    assert all(getattr(module, name) is not None for name in module.__all__)
+    assert set(module.__all__) <= set(dir(module))
+
+
+def test_the_public_names_of_the_engine():
+    assert {"TPOConfig", "Trajectory", "Candidate", "run", "arun"} <= set(tpo_core.__all__)
+    assert {
+        "RewardModel",
+        "FunctionReward",
+        "JudgeReward",
+        "HFRewardModel",
+        "RemoteRewardModel",
+        "EnsembleReward",
+    } <= set(tpo_core.rewards.__all__)
+
+
+@pytest.mark.parametrize("statement", ["import tpo_core", "from tpo_core import run", "import tpo_core.rewards"])
+def test_importing_the_engine_pulls_no_heavy_library(statement):
+    heavy = {"torch", "transformers", "litellm", "xllamacpp", "langchain_core", "matplotlib", "openai"}
+    assert not heavy & loaded(statement)
+
+
+def test_importing_the_langchain_face_does_not_pull_langchain_itself():
+    assert not {"torch", "transformers", "litellm", "langchain", "langgraph"} & loaded("import tpo_langchain")
+
+
+def test_importing_the_dspy_face_does_not_pull_langchain():
+    assert not {"torch", "transformers", "litellm", "langchain_core"} & loaded("import tpo_dspy")
+
+
+def test_the_arrows_run_one_way():
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([linter, "--config", ROOT / "pyproject.toml"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "shared").rglob("*.py")), ids=lambda p: p.name)
+def test_library_code_never_asks_for_trust_or_pickles(path):
+    source = path.read_text()
+    assert "import pickle" not in source and "asyncio.run(" not in source
