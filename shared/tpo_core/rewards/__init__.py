@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from tpo_core.rewards.function import as_reward as as_reward
     from tpo_core.rewards.hf import HFRewardModel as HFRewardModel
     from tpo_core.rewards.judge import JudgeReward as JudgeReward
+    from tpo_core.rewards.remote import RemoteRewardModel as RemoteRewardModel
 
 __all__ = [
     "FunctionReward",
     "HFRewardModel",
     "JudgeReward",
     "Pair",
+    "RemoteRewardModel",
     "Reward",
     "RewardModel",
     "as_reward",
@@ -28,6 +30,7 @@ _HOMES = {
     "FunctionReward": "function",
     "HFRewardModel": "hf",
     "JudgeReward": "judge",
+    "RemoteRewardModel": "remote",
     "as_reward": "function",
 }
 

@@ -12,11 +12,11 @@ import math
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from tpo_core.effects import Reward
-from tpo_core.errors import RewardError, UnsupportedError
+from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 
 __all__ = ["Portal", "aeach", "each", "is_control_flow", "portal", "raise_if_broken", "settle"]
 
@@ -84,7 +84,7 @@ def raise_if_broken(results: Sequence[object], name: str) -> None:
             raise error
     if errors and len(errors) == len(results):
         first = errors[0]
-        if isinstance(first, RewardError):
+        if isinstance(first, (RewardError, InvalidInputError)):
             raise first
         raise RewardError(f"reward {name!r} failed on all {len(errors)} calls; the first: {_said(first)}") from first
 
@@ -117,20 +117,36 @@ class Portal:
             with self._lock:
                 self._inner = self._inner or Portal()
             return self._inner.run(work)
-        future = asyncio.run_coroutine_threadsafe(work, self._running())
+        future = self.submit(work)
         try:
             return future.result()
         except BaseException:
             future.cancel()  # the caller is gone (an interrupt): do not go on without it
             raise
 
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start ``work`` in a copy of the caller's context."""
+        return asyncio.run_coroutine_threadsafe(work, self._running())
+
+    def close(self) -> None:
+        """Stop the loop; the next call starts another."""
+        with self._lock:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop = self._thread = None
+
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="tpo-rewards", daemon=True)
+                self._thread = threading.Thread(target=_serve, args=(self._loop,), name="tpo-rewards", daemon=True)
                 self._thread.start()
             return self._loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
 
 
 portal = Portal()

@@ -87,8 +87,8 @@ class Metric:
             InvalidInputError: No prompt or no response can be read.
             RewardError: The answer could not be scored. Hosts count that as a failed example; a NaN would poison means.
         """
-        ask = self._ask(gold, pred, inputs, outputs, reference_outputs, prompts, completions)
-        return self._answer(self.score_pairs(ask.pairs), ask, trace, pred_name)
+        ask = self._metric_ask(gold, pred, inputs, outputs, reference_outputs, prompts, completions)
+        return self._metric_answer(self.score_pairs(ask.pairs), ask, trace, pred_name)
 
     async def aevaluate(
         self,
@@ -107,8 +107,8 @@ class Metric:
         **kwargs: Any,
     ) -> Any:
         """Answer as a call does, without blocking."""
-        ask = self._ask(gold, pred, inputs, outputs, reference_outputs, prompts, completions)
-        return self._answer(await self.ascore_pairs(ask.pairs), ask, trace, pred_name)
+        ask = self._metric_ask(gold, pred, inputs, outputs, reference_outputs, prompts, completions)
+        return self._metric_answer(await self.ascore_pairs(ask.pairs), ask, trace, pred_name)
 
     def as_metric(
         self,
@@ -140,7 +140,7 @@ class Metric:
             self, threshold=threshold, mean=mean, scale=scale, prompt=prompt, response=response, name=name
         )
 
-    def _ask(
+    def _metric_ask(
         self, gold: Any, pred: Any, inputs: Any, outputs: Any, reference: Any, prompts: Any, completions: Any
     ) -> _Ask:
         if completions is not None:
@@ -149,20 +149,20 @@ class Metric:
                 raise InvalidInputError(
                     f"prompts and completions differ in length: {len(asked)} and {len(completions)}"
                 )
-            return _Ask("batch", [self._pair(p, c) for p, c in zip(asked, completions, strict=True)])
+            return _Ask("batch", [self._metric_pair(p, c) for p, c in zip(asked, completions, strict=True)])
         if outputs is not None:
-            return _Ask("evaluator", [self._pair(_Inputs.of(inputs, reference), outputs)])
+            return _Ask("evaluator", [self._metric_pair(_Inputs.of(inputs, reference), outputs)])
         if pred is None and isinstance(gold, dict) and "response" in gold:
-            return _Ask("value", [self._pair(gold.get("prompt", ""), gold["response"])])
+            return _Ask("value", [self._metric_pair(gold.get("prompt", ""), gold["response"])])
         if pred is None:
             raise InvalidInputError(f"{self.name} was called without an answer; call it as reward(example, prediction)")
-        return _Ask("value", [self._pair(gold, pred)])
+        return _Ask("value", [self._metric_pair(gold, pred)])
 
-    def _pair(self, inputs: Any, outputs: Any) -> Pair:
+    def _metric_pair(self, inputs: Any, outputs: Any) -> Pair:
         prompt = "" if inputs is None else self.read_prompt(inputs, outputs)
         return Pair(prompt, self.read_response(outputs), value=outputs, inputs=inputs)
 
-    def _answer(self, rewards: Sequence[Reward], ask: _Ask, trace: Any, pred_name: str | None) -> Any:
+    def _metric_answer(self, rewards: Sequence[Reward], ask: _Ask, trace: Any, pred_name: str | None) -> Any:
         if ask.kind == "batch":
             return [self.for_host(r) for r in rewards]
         reward = rewards[0]

@@ -3,7 +3,6 @@
 import asyncio
 import math
 
-import dspy
 import pytest
 from dspy.lm15 import Message, Response, TokenLogprob, TopLogprob
 from dspy.lm15 import Usage as LMUsage
@@ -12,6 +11,8 @@ from hypothesis import strategies as st
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+
+import dspy
 from tpo_core.effects import Completion
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 from tpo_core.rewards import JudgeReward

@@ -1,0 +1,102 @@
+"""Pairs as they go over the wire: token ids made here where there is a tokenizer, else text or chat messages."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from tpo_core.effects import Pair
+from tpo_core.errors import InvalidInputError, ModelError
+from tpo_core.prompting import as_messages, show_query
+from tpo_core.rewards.servers import Item
+
+__all__ = ["Wire"]
+
+_NO_LIMIT = 1 << 40
+
+
+class Wire:
+    """Writes pairs for servers. A tokenizer given by name is loaded when it is first needed."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        text: Callable[[Pair], str] | None,
+        *,
+        model: str | None,
+        max_tokens: int | None,
+        on_long: Literal["error", "middle"],
+    ) -> None:
+        if on_long not in ("error", "middle"):
+            raise InvalidInputError(f"on_long must be 'error' or 'middle', not {on_long!r}")
+        if max_tokens is not None and tokenizer is None:
+            raise InvalidInputError("max_tokens needs tokenizer=, to count with")
+        self._tokenizer = tokenizer
+        self._text = text
+        named = tokenizer if isinstance(tokenizer, str) else getattr(tokenizer, "name_or_path", "")
+        self._name = str(model or named)
+        self._limit = max_tokens or _NO_LIMIT
+        self._on_long: Literal["error", "middle"] = on_long
+        self._lock = threading.Lock()  # tokenizers are not safe to share between threads
+        self._conversations: Any = None
+
+    def items(self, pairs: Sequence[Pair]) -> list[Item | Exception]:
+        """Write each pair in every form there is, or say why it cannot be sent."""
+        items = [self._plain(pair) for pair in pairs]
+        places = [i for i, item in enumerate(items) if isinstance(item, Item)]
+        if self._tokenizer is None or not places:
+            return items
+        with self._lock:
+            for i, encoded in zip(places, self._loaded().encode([pairs[i] for i in places]), strict=True):
+                items[i] = encoded if isinstance(encoded, Exception) else self._encoded(items[i], encoded)
+        return items
+
+    def _plain(self, pair: Pair) -> Item | Exception:
+        try:
+            turns = [*as_messages(pair.prompt), {"role": "assistant", "content": pair.response}]
+            json.dumps(turns, ensure_ascii=False).encode()
+            text = self._text(pair) if self._text is not None else None
+            return Item(pair, text=text, messages=tuple(turns), prompt=show_query(pair.prompt))
+        except UnicodeEncodeError:
+            return InvalidInputError("a lone surrogate stands in the text, which no server can take")
+        except Exception as error:  # noqa: BLE001  the user's text= costs one pair
+            return error
+
+    def _encoded(self, item: Any, encoded: Any) -> Item:
+        text: str | None = item.text
+        if text is None:
+            text = self._tokenizer.decode(
+                list(encoded.ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        whole: Item = replace(item, ids=encoded.ids, stem=encoded.stem, text=text, truncated=encoded.truncated)
+        return whole
+
+    def _loaded(self) -> Any:
+        if self._conversations is None:
+            from tpo_core.rewards.conversation import Conversations
+            from tpo_core.rewards.families import find_family
+
+            if isinstance(self._tokenizer, str):
+                self._tokenizer = _load(self._tokenizer)
+            self._conversations = Conversations(
+                self._tokenizer,
+                find_family(self._name),
+                name=self._name or "this tokenizer",
+                max_tokens=self._limit,
+                on_long=self._on_long,
+            )
+        return self._conversations
+
+
+def _load(name: str) -> Any:
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise ModelError("tokenizer= needs transformers: pip install 'tpo[hf]'") from error
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"tokenizer {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
