@@ -96,7 +96,7 @@ class Shape:
     def _with_context(self, signature: type[dspy.Signature]) -> type[dspy.Signature]:
         for name, info in reversed(list(self.context.items())):
             if name not in signature.fields:
-                signature = signature.prepend(name, copy.deepcopy(info), info.annotation | None)
+                signature = signature.prepend(name, copy.deepcopy(info), (info.annotation or str) | None)
         return signature
 
 
