@@ -9,16 +9,20 @@ from tpo_core.effects import Pair, Reward
 from tpo_core.rewards.base import RewardModel
 
 if TYPE_CHECKING:
+    from tpo_core.rewards.ensemble import EnsembleReward as EnsembleReward
     from tpo_core.rewards.function import FunctionReward as FunctionReward
     from tpo_core.rewards.function import as_reward as as_reward
     from tpo_core.rewards.hf import HFRewardModel as HFRewardModel
     from tpo_core.rewards.judge import JudgeReward as JudgeReward
+    from tpo_core.rewards.penalty import LengthPenalty as LengthPenalty
     from tpo_core.rewards.remote import RemoteRewardModel as RemoteRewardModel
 
 __all__ = [
+    "EnsembleReward",
     "FunctionReward",
     "HFRewardModel",
     "JudgeReward",
+    "LengthPenalty",
     "Pair",
     "RemoteRewardModel",
     "Reward",
@@ -27,9 +31,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "EnsembleReward": "ensemble",
     "FunctionReward": "function",
     "HFRewardModel": "hf",
     "JudgeReward": "judge",
+    "LengthPenalty": "penalty",
     "RemoteRewardModel": "remote",
     "as_reward": "function",
 }
