@@ -7,6 +7,7 @@ Weights are read from safetensors alone, so nothing is unpickled. Code from a re
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,6 +53,9 @@ class Source:
                 "trust_remote_code=True"
             )
         try:
+            if self.family.model_type:
+                written, _ = transformers.PretrainedConfig.get_config_dict(self.name, revision=self.revision)
+                return transformers.AutoConfig.for_model(**{**written, "model_type": self.family.model_type})
             config = transformers.AutoConfig.from_pretrained(self.name, **self._where)
         except (OSError, ValueError) as error:
             if "trust_remote_code" in str(error):
@@ -81,11 +85,11 @@ class Source:
             ModelError: There are no safetensors, or weights are missing.
         """
         if self.family.body == "body":
-            body = self._weights("AutoModel", device, dtype)
+            body = self._weights("AutoModel", device, dtype, config=config)
             return Loaded(body, self._head(config, device), config, device, hidden=True)
         if self.family.body == "remote":
             model = self._weights(self.family.loader, device, dtype)
-            return Loaded(model, LinearHead(None, None, 0, ("score",)), config, device, hidden=False)
+            return Loaded(model, LinearHead(None, None, 0, ("score",)), config, device, hidden=False, alone=True)
         model = self._weights("AutoModelForSequenceClassification", device, dtype)
         column, names = _column(config, self.label, self.name)
         score = getattr(model, "score", None)
@@ -94,18 +98,19 @@ class Source:
             return Loaded(model.base_model, head, config, device, hidden=True)
         return Loaded(model, LinearHead(None, None, column, names), config, device, hidden=False)
 
-    def _weights(self, loader: str, device: torch.device, dtype: torch.dtype) -> Any:
+    def _weights(self, loader: str, device: torch.device, dtype: torch.dtype, **more: Any) -> Any:
+        chosen = {"dtype": dtype, "use_safetensors": True, **self._where, **more, **self.model_kwargs}
+        if "config" in more:  # a known body: the repository's own code is not wanted, even where it is allowed
+            chosen["trust_remote_code"] = False
+        # What is missing is an error below; that the head is not part of the body needs no report.
+        reports = logging.getLogger("transformers.modeling_utils")
+        reports.addFilter(_silent)
         try:
-            model, info = getattr(transformers, loader).from_pretrained(
-                self.name,
-                dtype=dtype,
-                use_safetensors=True,
-                output_loading_info=True,
-                **self._where,
-                **self.model_kwargs,
-            )
+            model, info = getattr(transformers, loader).from_pretrained(self.name, output_loading_info=True, **chosen)
         except (OSError, ValueError) as error:
             raise ModelError(f"cannot load the weights of {self.name!r} (safetensors only): {error}") from error
+        finally:
+            reports.removeFilter(_silent)
         if info["missing_keys"]:
             missing = ", ".join(sorted(info["missing_keys"])[:3])
             raise ModelError(f"the checkpoint of {self.name!r} lacks weights of its reward model: {missing}")
@@ -161,6 +166,12 @@ class Loaded:
     device: torch.device
     hidden: bool
     """Whether the model gives hidden states to the head, or logits."""
+    alone: bool = False
+    """Whether one sequence at a time is the only sure way: code of a repository may pool and mask as it likes."""
+
+
+def _silent(record: logging.LogRecord) -> bool:
+    return False
 
 
 def _column(config: Any, label: str | int | None, name: str) -> tuple[int, list[str]]:

@@ -101,7 +101,7 @@ class Conversations:
         bos = self._tokenizer.bos_token
         if self._family.bos == "one" and bos:
             before = before.removeprefix(bos)
-        return before, after
+        return before, after.rstrip() if self._family.trim_end else after
 
     def _render(self, messages: Sequence[Mapping[str, str]], response: str) -> str:
         import jinja2
@@ -215,7 +215,7 @@ def _without_leading_newlines(text: str) -> str:
     return text.lstrip("\n")
 
 
-def plain_messages(prompt: Prompt, system: str = "") -> list[dict[str, str]]:
+def plain_messages(prompt: Prompt, system: str | None = None) -> list[dict[str, str]]:
     """Return a prompt as chat messages with text contents.
 
     Args:
@@ -227,7 +227,7 @@ def plain_messages(prompt: Prompt, system: str = "") -> list[dict[str, str]]:
     """
     given: Sequence[Mapping[str, Any]] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     messages = [{"role": str(m["role"]), "content": _text_of(m["content"])} for m in given]
-    if system and all(m["role"] != "system" for m in messages):
+    if system is not None and all(m["role"] != "system" for m in messages):
         messages.insert(0, {"role": "system", "content": system})
     return messages
 

@@ -1,8 +1,8 @@
 """The reward models people use, each as one declarative entry: how to load it, what to show it, which number to read.
 
 An entry holds no code path. ``body`` says what is loaded, ``head`` which tensors make the score out of the hidden
-states, the other fields what the tokens are. A model is matched to its entry by the name of its repository or folder, or by
-``family=``; one that matches none is a plain sequence classifier, read by its config.
+states, the other fields what the tokens are. A model is matched to its entry by the name of its repository or folder,
+or by ``family=``; one that matches none is a plain sequence classifier, read by its config.
 
 ``python -m tpo_core.rewards.families`` prints the table of the documentation.
 """
@@ -80,10 +80,14 @@ class Family:
     """The transformers class that loads a ``remote`` body."""
     bos: Literal["template", "one"] = "template"
     """``template``: the template's text as it is. ``one``: one BOS, by the tokenizer, whatever the template wrote."""
+    model_type: str = ""
+    """The transformers type the body is read as, where the config names one of the repository's own."""
     end: str = ""
     """A config attribute with the id of a token that must end the tokens."""
-    system: str = ""
-    """The system prompt of conversations that have none."""
+    system: str | None = None
+    """The system prompt, maybe an empty one, of conversations that have none; None leaves that to the template."""
+    trim_end: bool = False
+    """Whether the white space that the template writes after the last turn is left out."""
     proof: str = ""
     """What the tests compare it with."""
 
@@ -116,7 +120,7 @@ FAMILIES: tuple[Family, ...] = (
         head=Mlp(),
         body="classifier",
         bos="one",
-        proof="the `text-classification` pipeline of its card, on a tiny Llama with the Llama 3 template",
+        proof="the `text-classification` pipeline of its card; tiny Llama, Llama 3 template",
     ),
     Family(
         name="Tulu 3 RM",
@@ -125,7 +129,7 @@ FAMILIES: tuple[Family, ...] = (
         score="the raw logit",
         head=Mlp(),
         body="classifier",
-        proof="the class's own forward pass on the template's tokens, on a tiny Llama with the Tulu template",
+        proof="the class's forward pass on the template's tokens, no BOS; tiny Llama, Tulu template",
     ),
     Family(
         name="Skywork-Reward-V2",
@@ -135,15 +139,80 @@ FAMILIES: tuple[Family, ...] = (
         head=Mlp(),
         body="classifier",
         bos="one",
-        proof="its card's computation, on a tiny Llama and a tiny Qwen3 with the Llama 3.2 and Qwen3 templates",
+        proof="the computation of its card; tiny Llama and tiny Qwen3, Llama 3.2 and Qwen3 templates",
     ),
     Family(
         name="ArmoRM",
         pattern=r"ArmoRM",
         source="https://huggingface.co/RLHFlow/ArmoRM-Llama3-8B-v0.1",
-        score="the gated sum of 19 objectives; each objective in `Reward.heads`",
+        score="the gated sum of 19 objectives, which stand in `Reward.heads`",
         head=Gate(_ARMO, _LLAMA3_GATE),
-        proof="its published forward pass written out with torch modules, on a tiny Llama",
+        proof="its published forward pass, rewritten with torch modules; tiny Llama, Llama 3 template",
+    ),
+    Family(
+        name="QRM",
+        pattern=r"QRM-Llama",
+        source="https://huggingface.co/nicolinho/QRM-Llama3.1-8B",
+        score="the gated sum of the objectives' means over quantiles; the objectives stand in `Reward.heads`",
+        head=Gate(_ARMO, _LLAMA3_GATE),
+        proof="its published forward pass, rewritten with torch modules; tiny Llama, Llama 3 template",
+    ),
+    Family(
+        name="URM",
+        pattern=r"URM-LLaMa",
+        source="https://huggingface.co/LxzGordon/URM-LLaMa-3.1-8B",
+        score="the first logit of its own code; one BOS, where the card's snippet makes two",
+        head=Logits(),
+        body="remote",
+        proof="the call of its card; a stand-in for its class, loaded as remote code",
+    ),
+    Family(
+        name="INF-ORM",
+        pattern=r"INF-ORM",
+        source="https://huggingface.co/infly/INF-ORM-Llama3.1-70B",
+        score="the output of its two-layer head",
+        head=Mlp(),
+        proof="its published forward pass, rewritten with torch modules; tiny Llama, Llama 3 template",
+    ),
+    Family(
+        name="GRM",
+        pattern=r"GRM-.*(sftreg|distill)",
+        source="https://huggingface.co/Ray2333/GRM-llama3-8B-sftreg",
+        score="the value head's output",
+        head=Mlp("v_head.summary"),
+        proof="its published forward pass, rewritten with torch modules; tiny Llama, Llama 3 template",
+    ),
+    Family(
+        name="InternLM2-Reward",
+        pattern=r"internlm2?-.*reward",
+        source="https://huggingface.co/internlm/internlm2-7b-reward",
+        score="the value at the reward token, by its own code",
+        head=Logits(),
+        body="remote",
+        loader="AutoModel",
+        end="reward_token_id",
+        proof="`get_score` of its card; a stand-in for its class on a Llama body, loaded as remote code",
+    ),
+    Family(
+        name="WorldPM",
+        pattern=r"WorldPM",
+        source="https://huggingface.co/Qwen/WorldPM-72B",
+        score="the output of its two-layer head at the last `<|im_end|>`, with an empty system prompt",
+        head=Mlp(),
+        model_type="qwen2",
+        system="",
+        trim_end=True,
+        proof="a two-layer head on the last token; tiny Qwen2, ChatML template",
+    ),
+    Family(
+        name="Qwen2.5-Math-PRM",
+        pattern=r"Qwen2\.5-Math-(PRM|7B-PRM800K)",
+        source="https://huggingface.co/Qwen/Qwen2.5-Math-PRM-7B",
+        score="the least probability that a step is right, or by `steps=` another; the steps stand in `Reward.heads`",
+        head=Steps("<extra_0>", "\n\n"),
+        model_type="qwen2",
+        system="Please reason step by step, and put your final answer within \\boxed{}.",
+        proof="the computation of its card; tiny Qwen2, ChatML template",
     ),
 )
 

@@ -80,9 +80,11 @@ class GateHead:
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], spec: Gate, temperature: float) -> None:
-        self._names = spec.objectives
+        count = tensors[spec.matrix].shape[0]
+        known = len(spec.objectives) == count
+        self._names = spec.objectives if known else tuple(f"objective {i}" for i in range(1, count + 1))
         self._regression = tensors[f"{spec.regression}.weight"].float()
-        self._matrix = tensors[f"{spec.matrix}"].float()
+        self._matrix = tensors[spec.matrix].float()
         self._gating = _layers(tensors, f"{spec.gating}.layers")
         self._norms = _norms(tensors, f"{spec.gating}.layers")
         self._scale = tensors[f"{spec.gating}.logit_scale"].float()[0]

@@ -36,6 +36,8 @@ class HFRewardModel(RewardModel):
             ``Reward.truncated``. A response is never cut.
         family: The family's name, or an entry of your own, where the name does not tell.
         label: Which label is the score, for classifiers with several.
+        steps: How a process reward model makes one score of its steps: ``min`` (the default), ``mean``, ``last`` or
+            ``prod``.
         chat_template: A Jinja template instead of the tokenizer's.
         keep_thinking: Score a leading ``<think>...</think>`` block of a response with it; by default it is left out.
         revision: Branch, tag or commit.
@@ -61,6 +63,7 @@ class HFRewardModel(RewardModel):
         on_long: Literal["error", "middle"] = "error",
         family: str | Family | None = None,
         label: str | int | None = None,
+        steps: Literal["min", "mean", "last", "prod"] | None = None,
         chat_template: str | None = None,
         keep_thinking: bool = False,
         revision: str | None = None,

@@ -22,13 +22,13 @@ class PaddedForward:
 
     Args:
         loaded: The model.
-        max_batch_tokens: Tokens of a batch, padding included; by default 512 on a CPU, where larger batches lose, and
+        max_batch_tokens: Tokens of a batch, padding included; by default 256 on a CPU, where larger batches lose, and
             16384 elsewhere.
     """
 
     def __init__(self, loaded: Loaded, max_batch_tokens: int | None = None) -> None:
         self._loaded = loaded
-        self._budget = max_batch_tokens or (512 if loaded.device.type == "cpu" else 16384)
+        self._budget = max_batch_tokens or (256 if loaded.device.type == "cpu" else 16384)
 
     def __call__(self, sequences: Sequence[Encoded]) -> list[Tensor]:
         """Return the hidden states at each sequence's places, (places, hidden); or its logits, (1, labels)."""
@@ -44,7 +44,6 @@ class PaddedForward:
         for i in order:
             length = len(sequences[i].ids)
             longest = len(sequences[batches[-1][0]].ids) if batches else 0
-            # A model of the repository's own may mask as it likes: one sequence at a time is right for all of them.
             full = not batches or (len(batches[-1]) + 1) * longest > self._budget or length < 0.75 * longest
             if full or self._alone:
                 batches.append([i])
@@ -54,8 +53,7 @@ class PaddedForward:
 
     @property
     def _alone(self) -> bool:
-        # Whole classifiers pool by the padding token themselves, unless they read the first token.
-        return not self._loaded.hidden
+        return self._loaded.alone
 
     def _run(self, batch: Sequence[Encoded]) -> list[Tensor]:
         lengths = [len(e.ids) for e in batch]

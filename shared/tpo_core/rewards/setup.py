@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tpo_core.rewards.checkpoint import Source, choose_device, choose_dtype
 from tpo_core.rewards.conversation import Conversations
-from tpo_core.rewards.scoring import Scorer
+from tpo_core.rewards.scoring import Scorer, choose_forward
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,8 @@ class Setup:
         )
         device = choose_device(chosen.device)
         loaded = source.load(config, device, choose_dtype(chosen.dtype, config, device))
-        return Scorer(loaded, conversations, max_batch_tokens=chosen.max_batch_tokens)
+        forward = choose_forward(loaded, chosen.max_batch_tokens, chosen.max_prefix_bytes)
+        return Scorer(loaded, conversations, forward)
 
 
 def _longest(config: Any, tokenizer: Any) -> int:

@@ -1,0 +1,110 @@
+"""The keys and values of prompts, computed once and kept for every response to them, within a memory budget.
+
+Plain bookkeeping over token ids: nothing here computes. An entry is announced when its computation is planned, and
+filled while that runs; whoever is planned after it may count on it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Prefix", "PrefixStore", "shared_length"]
+
+
+@dataclass(eq=False)
+class Prefix:
+    """The leading tokens of a conversation with their keys and values."""
+
+    ids: tuple[int, ...]
+    places: tuple[int, ...] = ()
+    """Positions among them whose final hidden states are kept, for heads that read the prompt."""
+    keys: dict[int, Tensor] = field(default_factory=dict)
+    """By layer, (1, key-value heads, tokens, head size)."""
+    values: dict[int, Tensor] = field(default_factory=dict)
+    states: dict[int, Tensor] = field(default_factory=dict)
+    """By place, (hidden,)."""
+
+
+class PrefixStore:
+    """Finds the longest kept prefix of a conversation; forgets the least recently used.
+
+    Args:
+        max_bytes: The memory that entries may take.
+        bytes_per_token: What a token's keys and values take, over all layers.
+        least: Shorter prefixes are not looked for.
+    """
+
+    def __init__(self, max_bytes: int, bytes_per_token: int, least: int) -> None:
+        self._max_tokens = max_bytes // max(bytes_per_token, 1)
+        self._least = least
+        self._tokens = 0
+        self._entries: OrderedDict[Prefix, None] = OrderedDict()
+        self._by_start: dict[tuple[int, ...], list[Prefix]] = {}
+
+    @property
+    def tokens(self) -> int:
+        """Return how many tokens' keys and values are kept."""
+        return self._tokens
+
+    def find(self, ids: Sequence[int], places: Iterable[int]) -> tuple[Prefix | None, int]:
+        """Return the entry that shares the most leading tokens, and how many; ``(None, 0)`` when there is none.
+
+        At least the last token is left over, and every place within what is shared is one that the entry kept.
+        """
+        best, longest = None, 0
+        for entry in self._by_start.get(tuple(ids[: self._least]), ()):
+            shared = min(shared_length(entry.ids, ids), len(ids) - 1)
+            shared = min([shared, *(p for p in places if p not in entry.places)])
+            if shared >= self._least and shared > longest:
+                best, longest = entry, shared
+        if best is not None:
+            self._entries.move_to_end(best)
+        return best, longest
+
+    def add(self, entry: Prefix) -> None:
+        """Keep an entry, and forget old ones that no longer fit beside it; one that never fits is not kept."""
+        if len(entry.ids) > self._max_tokens:
+            return
+        self._entries[entry] = None
+        self._by_start.setdefault(entry.ids[: self._least], []).append(entry)
+        self._tokens += len(entry.ids)
+        while self._tokens > self._max_tokens:
+            self.drop(next(iter(self._entries)))
+
+    def drop(self, entry: Prefix) -> None:
+        """Forget an entry."""
+        if entry in self._entries:
+            del self._entries[entry]
+            start = entry.ids[: self._least]
+            self._by_start[start].remove(entry)
+            if not self._by_start[start]:
+                del self._by_start[start]
+            self._tokens -= len(entry.ids)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for entry in list(self._entries):
+            self.drop(entry)
+
+
+def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many leading tokens two sequences share.
+
+    Example:
+        >>> shared_length((1, 2, 3), (1, 2, 4, 5))
+        2
+    """
+    low, high = 0, min(len(one), len(other))
+    while low < high:  # slices compare at C speed, so a search by halves beats a loop over tokens
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
