@@ -36,6 +36,7 @@ class LocalChat:
             other on a busy machine.
         context: Most tokens of one conversation, prompt and response together.
         parallel: Conversations at a time, and most samples of one request; each takes memory for ``context`` tokens.
+        **sampling: Passed on to llama.cpp with each request (``min_p``, ``repeat_penalty``, ``dry_multiplier``, ...).
 
     Raises:
         InvalidInputError: A number is out of range, or ``path`` is not a GGUF file.
@@ -55,6 +56,7 @@ class LocalChat:
         threads: int | None = None,
         context: int = 4096,
         parallel: int = 5,
+        **sampling: Any,
     ) -> None:
         """Check the arguments; nothing is loaded yet."""
         least = {"threads": (threads, 1), "context": (context, 64), "parallel": (parallel, 1)}
@@ -66,6 +68,7 @@ class LocalChat:
         self.name = f"local/{NAME if path is None else Path(path).stem}"
         self._settings: dict[str, Any] = {"path": path, "threads": threads, "context": context, "parallel": parallel}
         self._parallel = parallel
+        self._sampling = sampling
         self._lock = threading.Lock()
         self._server: Any = None
         self._closing = threading.Event()
@@ -127,13 +130,17 @@ class LocalChat:
             share = min(self._parallel, n - len(done))
             # within one request llama.cpp gives each sample a seed of its own, counting on from this one
             numbered = None if seed is None else seed + len(done)
-            done += self._ask(stop, _body(messages, n=share, seed=numbered, **settings), share)
+            body = _body(messages, n=share, seed=numbered, **settings)
+            done += self._ask(stop, {**self._sampling, **body}, share)
         return done
 
     def _ask(self, stop: threading.Event, body: dict[str, Any], n: int) -> list[Completion]:
         """Generate as a stream: only so are the tokens of each sample told, and only so can it be stopped."""
+        server = self._ready()
         listener = _Listener(n, stop, self._closing)
-        self._ready().handle_chat_completions(body, listener)
+        server.handle_chat_completions(body, listener)
+        if listener.raised is not None:
+            raise listener.raised
         if listener.stopped:
             raise ModelError(f"{self.name} was closed, or the call cancelled, before the answer was complete")
         if listener.error is not None:
@@ -150,7 +157,7 @@ class LocalChat:
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         """Pickle the settings; weights and threads stay behind."""
-        return _rebuilt, (self._settings,)
+        return _rebuilt, ({**self._settings, **self._sampling},)
 
     def __repr__(self) -> str:
         """Name the model."""
@@ -176,9 +183,17 @@ class _Listener:
         self._ended = self._samples[0]
         self.stopped = False
         self.error: Mapping[str, Any] | None = None
+        self.raised: BaseException | None = None
 
     def __call__(self, event: Mapping[str, Any]) -> bool:
-        """Take one event."""
+        """Take one event; an exception here, such as Ctrl-C, would be lost in llama.cpp."""
+        try:
+            return self._hear(event)
+        except BaseException as error:  # noqa: BLE001 - raised again by the caller
+            self.raised = error
+            return True
+
+    def _hear(self, event: Mapping[str, Any]) -> bool:
         self.error = self.error or event.get("error")
         for choice in event.get("choices") or ():
             self._take(choice)
