@@ -1,0 +1,159 @@
+"""What a chain is made of: the prompt that opens it, the step that is the model, and the parsers after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel, BaseLanguageModel
+from langchain_core.prompts import BasePromptTemplate
+from langchain_core.runnables import (
+    Runnable,
+    RunnableBinding,
+    RunnableConfig,
+    RunnableParallel,
+    RunnableSequence,
+    RunnableWithFallbacks,
+)
+from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.config import merge_configs
+from langchain_core.runnables.configurable import DynamicRunnable
+from pydantic import BaseModel
+
+__all__ = ["Anatomy", "Core", "dissect", "model_in", "rebuilt"]
+
+_STRUCTURED = frozenset({"ls_structured_output_format", "structured_output_format", "response_format", "format"})
+_TOOLS = frozenset({"tools", "functions", "tool_choice", "function_call"})
+
+
+@dataclass(frozen=True)
+class Core:
+    """A chat model with what is bound to it, where it can be asked for several generations at once."""
+
+    model: BaseChatModel
+    kwargs: Mapping[str, Any]
+    config: RunnableConfig
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A chain's steps around its model; ``model`` is None where the chain is no plain sequence with one in it."""
+
+    before: tuple[Runnable[Any, Any], ...] = ()
+    model: Runnable[Any, Any] | None = None
+    """The step itself, with what is bound to it, its retries and fallbacks."""
+    after: tuple[Runnable[Any, Any], ...] = ()
+    plain: bool = True
+    """Whether the steps are the whole chain: nothing is bound around them."""
+
+    @property
+    def prompt(self) -> BasePromptTemplate[Any] | None:
+        """Return the prompt template that opens the chain, or None."""
+        first = self.before[0] if self.before else None
+        return first if isinstance(first, BasePromptTemplate) else None
+
+    @property
+    def tail(self) -> Runnable[Any, Any] | None:
+        """Return what the chain does with the model's message, or None."""
+        return reduce(or_, self.after) if self.after else None
+
+    @property
+    def from_model(self) -> Runnable[Any, Any]:
+        """Return the chain from its model on."""
+        assert self.model is not None
+        return reduce(or_, self.after, self.model)
+
+    @property
+    def structured(self) -> bool:
+        """Say whether the model is bound to an output format: what it writes is then data, not text to be edited."""
+        return self.model is not None and bool(_STRUCTURED & _bound(self.model))
+
+    @property
+    def core(self) -> Core | None:
+        """Return the model for one request with n, or None where the chain must run once per sample."""
+        if not self.plain or not all(isinstance(step, BasePromptTemplate) for step in self.before):
+            return None
+        step: Any = self.model
+        kwargs: dict[str, Any] = {}
+        configs: list[RunnableConfig] = []
+        while isinstance(step, RunnableBinding) and not step.config_factories:
+            kwargs = {**step.kwargs, **kwargs}
+            configs.insert(0, step.config)
+            step = step.bound
+        return Core(step, kwargs, merge_configs(*configs)) if isinstance(step, BaseChatModel) else None
+
+    @property
+    def llm(self) -> Runnable[Any, Any] | None:
+        """Return the model as one to be asked for text: without tools and output formats, with retries if it can."""
+        if self.model is None or not (_STRUCTURED | _TOOLS) & _bound(self.model):
+            return self.model
+        return model_in(self.model)
+
+
+def dissect(chain: Runnable[Any, Any]) -> Anatomy:
+    """Find a chain's model: the last step that is one."""
+    plain = True
+    while isinstance(chain, RunnableBinding) and model_in(chain) is None:
+        chain, plain = chain.bound, False
+    steps = _steps(chain)
+    places = [i for i, step in enumerate(steps) if model_in(step) is not None]
+    if not places:
+        return Anatomy(before=tuple(steps), plain=plain)
+    at = places[-1]
+    return Anatomy(tuple(steps[:at]), steps[at], tuple(steps[at + 1 :]), plain)
+
+
+def model_in(step: Any) -> BaseLanguageModel[Any] | None:
+    """Return the language model that a step is, looking through bindings, retries, fallbacks and the like."""
+    if isinstance(step, BaseLanguageModel):
+        return step
+    if isinstance(step, RunnableParallel):  # with_structured_output(include_raw=True)
+        return model_in(step.steps__["raw"]) if set(step.steps__) == {"raw"} else None
+    return model_in(inner) if (inner := _inner(step)) is not None else None
+
+
+def rebuilt(thing: Any, change: Callable[[BaseLanguageModel[Any]], BaseLanguageModel[Any]]) -> Any:
+    """Return a chain with every language model in it changed; what holds none is the same object.
+
+    Models inside plain functions cannot be reached.
+    """
+    if isinstance(thing, BaseLanguageModel):
+        return change(thing)
+    if isinstance(thing, (list, tuple)):
+        parts = [rebuilt(part, change) for part in thing]
+        return type(thing)(parts) if _differ(parts, thing) else thing
+    if isinstance(thing, dict):
+        values = {key: rebuilt(value, change) for key, value in thing.items()}
+        return values if _differ(values.values(), thing.values()) else thing
+    if isinstance(thing, BaseModel) and isinstance(thing, Runnable):
+        old = {name: getattr(thing, name) for name in type(thing).model_fields}
+        new = {name: value for name, was in old.items() if (value := rebuilt(was, change)) is not was}
+        return thing.model_copy(update=new) if new else thing
+    return thing
+
+
+def _steps(chain: Runnable[Any, Any]) -> list[Runnable[Any, Any]]:
+    return [inner for step in chain.steps for inner in _steps(step)] if isinstance(chain, RunnableSequence) else [chain]
+
+
+def _inner(step: Any) -> Any:
+    if isinstance(step, RunnableBindingBase):
+        return step.bound
+    if isinstance(step, RunnableWithFallbacks):
+        return step.runnable
+    return step.default if isinstance(step, DynamicRunnable) else None
+
+
+def _bound(step: Any) -> set[str]:
+    """Return the names of what is bound to a model on the way to it."""
+    if isinstance(step, RunnableParallel):
+        return _bound(step.steps__.get("raw"))
+    own = set(step.kwargs) if isinstance(step, RunnableBindingBase) else set()
+    return own | _bound(inner) if (inner := _inner(step)) is not None else own
+
+
+def _differ(new: Any, old: Any) -> bool:
+    return any(a is not b for a, b in zip(new, old, strict=True))

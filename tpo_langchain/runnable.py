@@ -1,0 +1,205 @@
+"""Any Runnable, its answer aligned to a reward while it is being produced."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import reduce
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig, RunnableSerializable
+from pydantic import PrivateAttr
+
+from tpo_core import Trajectory
+from tpo_core.drivers import arun, run
+from tpo_langchain.composite import Composite, checked_parts
+from tpo_langchain.parts import Parts
+from tpo_langchain.policy import ChainPolicy, Gates, Memory
+from tpo_langchain.settings import LoopSettings, spread
+from tpo_langchain.streaming import chunks, joined
+from tpo_langchain.texts import query_of
+from tpo_langchain.tracing import TracedReward, atell, child, record, tell, told
+
+__all__ = ["RunnableTPO"]
+
+
+class RunnableTPO(LoopSettings, Composite):
+    """A Runnable whose output is the best-rewarded of many (Test-Time Preference Optimization, arXiv:2501.12895).
+
+    The first ``width`` candidates are runs of the Runnable itself. The best and the worst are contrasted in words, and
+    the best is rewritten accordingly, ``depth`` times; a rewritten text goes through the chain's own parser.
+
+    Args:
+        runnable: What is refined: a chain, a model, anything that can be invoked.
+        reward: What its output is aligned to: a ``RewardModel``, a function of prompt and response, a Runnable, a
+            LangSmith or openevals evaluator, a model name or a URL.
+        llm: Writes critiques and updates; by default the chat model that is found in the chain.
+        critic: Writes the critiques instead.
+        editor: Writes the updates instead.
+        gold: A held-out reward, reported in the trajectory and never optimised.
+        query: What is asked, where the input does not make it obvious: a function of the input, or the name of a key.
+        parser: Makes the chain's kind of output of an updated text, where the chain has no parser of its own after its
+            model: a Runnable, a function of the text, or one of the text and the output it was made from.
+        render: Makes text of the chain's output, where it is neither text nor data.
+        prompts: The loop's prompts in other words; see ``load_prompts``.
+        return_trajectory: Return the Trajectory; its ``.best.value`` is the chain's output.
+        config: A ``TPOConfig``, instead of single settings.
+        **settings: The fields of ``LoopSettings``: ``width=5``, ``depth=2``, ``mode="tpo"``, budgets. A single
+            call sets them by ``config={"configurable": {"tpo_width": 3}}``.
+
+    Raises:
+        InvalidInputError: An argument is wrong, or ``llm`` is needed and there is none.
+
+    Example:
+        >>> from langchain_core.language_models import FakeListChatModel
+        >>> from langchain_core.output_parsers import StrOutputParser
+        >>> chain = FakeListChatModel(responses=["short", "a longer answer"]) | StrOutputParser()
+        >>> RunnableTPO(chain, reward=lambda prompt, response: len(response), width=2, depth=0).invoke("hi")
+        'a longer answer'
+    """
+
+    _parts: Parts = PrivateAttr()
+    _memory: Memory = PrivateAttr(default_factory=Memory)
+    _gates: Gates | None = PrivateAttr(default=None)
+
+    def __init__(self, runnable: Any = None, /, **given: Any) -> None:
+        """Check everything that can be checked before a model is called."""
+        given = spread({**given, "runnable": given.get("runnable") if runnable is None else runnable})
+        super().__init__(**checked_parts(type(self).model_fields, given))
+        self._given_reward = given["reward"]
+        self._parts = Parts.of(
+            self.runnable, self.llm, self.critic, self.editor,
+            query=self.query, parser=self.parser, render=self.render, prompts=self.prompts,
+        )  # fmt: skip
+        self._parts.check(self.loop_config().rounds)
+
+    # -- one run ------------------------------------------------------------------------------------------------------
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Return the best answer; keyword arguments go to the wrapped Runnable.
+
+        Raises:
+            InvalidInputError: The input or a setting is wrong; raised before any model is called.
+            GenerationError: Not one candidate could be produced.
+            RewardError: The reward model failed. These two carry the trajectory so far.
+        """
+        return self._call_with_config(self._invoke, input, config, **kwargs)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Return the best answer without blocking; see ``invoke``."""
+        return await self._acall_with_config(self._ainvoke, input, config, **kwargs)
+
+    def _invoke(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
+        events = child(config, run_manager, "tpo:events")
+        trajectory = run(
+            **self._job(input, run_manager, config, kwargs), on_progress=lambda progress: tell(progress, events)
+        )
+        return self._answer(trajectory, run_manager)
+
+    async def _ainvoke(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
+        events = child(config, run_manager, "tpo:events")
+        trajectory = await arun(
+            **self._job(input, run_manager, config, kwargs), on_progress=lambda progress: atell(progress, events)
+        )
+        return self._answer(trajectory, run_manager)
+
+    def _job(self, input: Any, run_manager: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return what the drivers take."""
+        settings = self.loop_config(config.get("configurable"))
+        self._parts.check(settings.rounds)
+        scoring = TracedReward(self.reward, lambda: child(config, run_manager, "tpo:score"))
+        return {
+            "query": query_of(input, self.query, self._parts.anatomy.prompt),
+            "policy": ChainPolicy(self._parts, self._memory, settings.rounds, config, run_manager, kwargs, self._gates),
+            "reward": scoring,
+            "config": settings,
+            "inputs": input,
+            "gold": self.gold,
+            "max_concurrency": config.get("max_concurrency"),
+        }
+
+    def _answer(self, trajectory: Trajectory, run_manager: Any) -> Any:
+        record(trajectory, run_manager)
+        if self.return_trajectory:
+            return trajectory
+        best = trajectory.best.value
+        return told(best, trajectory) if isinstance(best, AIMessage) else best
+
+    # -- the answer in chunks -----------------------------------------------------------------------------------------
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+        """Yield the final answer in chunks; nothing is shown before it is final."""
+        yield from self.transform(iter([input]), config, **kwargs)
+
+    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+        """Yield the final answer in chunks, without blocking."""
+
+        async def once() -> AsyncIterator[Any]:
+            yield input
+
+        async for chunk in self.atransform(once(), config, **kwargs):
+            yield chunk
+
+    def transform(self, input: Iterator[Any], config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+        """Wait for the whole input, then yield the final answer in chunks."""
+        yield from self._transform_stream_with_config(input, self._transform, config, **kwargs)
+
+    async def atransform(
+        self, input: AsyncIterator[Any], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        """Do as ``transform`` does, without blocking."""
+        async for chunk in self._atransform_stream_with_config(input, self._atransform, config, **kwargs):
+            yield chunk
+
+    def _transform(
+        self, input: Iterator[Any], run_manager: Any, config: RunnableConfig, **kwargs: Any
+    ) -> Iterator[Any]:
+        yield from chunks(self._invoke(reduce(joined, input, None), run_manager, config, **kwargs))
+
+    async def _atransform(
+        self, input: AsyncIterator[Any], run_manager: Any, config: RunnableConfig, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        whole = reduce(joined, [chunk async for chunk in input], None)
+        for chunk in chunks(await self._ainvoke(whole, run_manager, config, **kwargs)):
+            yield chunk
+
+    # -- many runs ----------------------------------------------------------------------------------------------------
+
+    def batch(
+        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> list[Any]:
+        """Return the best answer to each input; ``max_concurrency`` bounds the model calls of them all together."""
+        bounded = self._bounded(config)
+        return RunnableSerializable.batch(bounded, inputs, config, return_exceptions=return_exceptions, **kwargs)
+
+    async def abatch(
+        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> list[Any]:
+        """Return as ``batch`` does, without blocking."""
+        bounded = self._bounded(config)
+        return await RunnableSerializable.abatch(bounded, inputs, config, return_exceptions=return_exceptions, **kwargs)
+
+    def batch_as_completed(
+        self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> Iterator[Any]:
+        """Yield the place and the best answer of each input as it is there."""
+        settings: Any = {"return_exceptions": return_exceptions, **kwargs}
+        yield from RunnableSerializable.batch_as_completed(self._bounded(config), inputs, config, **settings)
+
+    async def abatch_as_completed(
+        self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        """Yield as ``batch_as_completed`` does, without blocking."""
+        settings: Any = {"return_exceptions": return_exceptions, **kwargs}
+        async for done in RunnableSerializable.abatch_as_completed(self._bounded(config), inputs, config, **settings):
+            yield done
+
+    def _bounded(self, config: Any) -> RunnableTPO:
+        first = config[0] if isinstance(config, list) and config else config
+        limit = (first or {}).get("max_concurrency")
+        bounded = self.model_copy()
+        if limit is not None:
+            bounded._gates = (threading.BoundedSemaphore(limit), asyncio.Semaphore(limit))
+        return bounded

@@ -1,0 +1,102 @@
+"""The loop's settings as pydantic fields, for objects that LangChain configures field by field and call by call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from langchain_core.runnables import ConfigurableFieldSpec
+from pydantic import BaseModel
+
+from tpo_core import InvalidInputError, TPOConfig
+from tpo_core.config import Mode
+
+__all__ = ["PREFIX", "LoopSettings", "setting_specs", "spread"]
+
+PREFIX = "tpo_"
+"""In front of a setting's name under ``config["configurable"]``."""
+
+
+class LoopSettings(BaseModel):
+    """The fields of ``TPOConfig``, with the same meaning and the same defaults but for three.
+
+    ``temperature``, ``top_p`` and ``max_response_tokens`` are None here: a LangChain model carries its own.
+    """
+
+    mode: Mode = "tpo"
+    """``tpo``; ``revision`` critiques the best alone; ``bon`` only samples."""
+    width: int = 5
+    """N, candidates a round."""
+    depth: int = 2
+    """D, rounds of loss, gradient and update."""
+    fresh: int = 0
+    """How many of a round's candidates are new runs of the chain instead of updates."""
+    temperature: float | None = None
+    """For every model call of the loop, the chain's included; None leaves each model's own."""
+    top_p: float | None = None
+    """Likewise nucleus sampling."""
+    max_response_tokens: int | None = None
+    """Likewise the most tokens of one response."""
+    min_spread: float = 0.0
+    """A round whose best and worst rewards differ by no more than this is not critiqued."""
+    max_calls: int | None = None
+    """Budget: most samples asked of chain, critic and editor together."""
+    max_tokens: int | None = None
+    """Budget: start nothing new once this many prompt and completion tokens are reported."""
+    deadline: float | None = None
+    """Budget: seconds from the first request to the answer."""
+    stop_at: float | None = None
+    """Stop as soon as a reward reaches this."""
+    patience: int | None = None
+    """Stop after this many rounds in a row without a better best."""
+    max_shown_chars: int | None = None
+    """Longest text shown to critic and editor in one piece."""
+    seed: int | None = None
+    """Makes the samples' seeds reproducible; sent to models that have a ``seed``."""
+
+    def loop_config(self, configurable: Mapping[str, Any] | None = None) -> TPOConfig:
+        """Return the settings of one call: the object's own, and over them ``tpo_width`` and the like.
+
+        Raises:
+            InvalidInputError: A value is out of range, or a ``tpo_`` key is none of these settings.
+        """
+        given = {k.removeprefix(PREFIX): v for k, v in (configurable or {}).items() if k.startswith(PREFIX)}
+        own = {name: getattr(self, name) for name in _NAMES}
+        return checked({**own, **{k: v for k, v in given.items() if k in _NAMES}})
+
+
+_NAMES = tuple(f.name for f in fields(TPOConfig))
+
+
+def checked(settings: Mapping[str, Any]) -> TPOConfig:
+    """Return the settings as a ``TPOConfig``, which refuses what is out of range."""
+    return TPOConfig(**{name: settings[name] for name in _NAMES if name in settings})
+
+
+def spread(given: dict[str, Any]) -> dict[str, Any]:
+    """Replace ``config=TPOConfig(...)`` among constructor arguments by its fields, and check all of them.
+
+    Raises:
+        InvalidInputError: A setting is out of range, unknown, or given both ways.
+    """
+    config = given.pop("config", None)
+    if config is not None and not isinstance(config, TPOConfig):
+        raise InvalidInputError(f"config must be a TPOConfig, not {type(config).__name__}")
+    if config is not None and (twice := sorted(set(given) & set(_NAMES))):
+        raise InvalidInputError(f"{', '.join(twice)} is given beside config; set it in one place")
+    if config is not None:
+        given = {**given, **asdict(config)}
+    checked(given)
+    return given
+
+
+def setting_specs(hidden: frozenset[str] = frozenset()) -> list[ConfigurableFieldSpec]:
+    """Return what a call may set under ``config["configurable"]``; None leaves the object's own."""
+    return [
+        ConfigurableFieldSpec(
+            id=PREFIX + name, annotation=Any, name=name, default=None, description=f"{name} of the loop, this call only"
+        )
+        for name in _NAMES
+        if PREFIX + name not in hidden
+    ]

@@ -1,0 +1,177 @@
+"""What a run shows: what its model calls cost, the scoring as a child run, an event per round, and the trajectory."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    BaseCallbackHandler,
+    CallbackManager,
+    adispatch_custom_event,
+    dispatch_custom_event,
+)
+from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.outputs import LLMResult
+from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.runnables.config import patch_config
+from langchain_core.tracers.base import BaseTracer
+
+from tpo_core import Progress, Trajectory, Usage
+from tpo_core.effects import Pair, Reward
+from tpo_core.rewards import RewardModel
+
+__all__ = ["Meter", "TracedReward", "atell", "child", "finish_reason", "record", "summary", "tell", "told", "usage_of"]
+
+_CUT = {"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"}
+_FILTERED = {"content_filter", "safety", "refusal", "blocklist", "prohibited_content"}
+
+
+class Meter(BaseCallbackHandler):
+    """Counts what the model calls of one sample report, and keeps the last answer."""
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.usage = Usage()
+        self.last: AIMessage | None = None
+        self._lock = threading.Lock()
+
+    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
+        """Count a model call; several generations of one request carry its whole usage each."""
+        first = response.generations[0][0] if response.generations and response.generations[0] else None
+        message = getattr(first, "message", None)
+        with self._lock:
+            self.usage += usage_of(message, response.llm_output)
+            if isinstance(message, AIMessage):
+                self.last = message
+            elif first is not None:
+                self.last = AIMessage(first.text, response_metadata=first.generation_info or {})
+
+
+def usage_of(message: Any, llm_output: Any = None) -> Usage:
+    """Return what one request cost, as its message or its result says."""
+    told = getattr(message, "usage_metadata", None)
+    if told:
+        cached = (told.get("input_token_details") or {}).get("cache_read") or 0
+        return Usage(0, 1, told["input_tokens"], told["output_tokens"], cached)
+    tokens = (llm_output or {}).get("token_usage") or {}
+    return Usage(0, 1, tokens.get("prompt_tokens") or 0, tokens.get("completion_tokens") or 0)
+
+
+def finish_reason(message: AIMessage | None) -> str | None:
+    """Return why the model stopped, in the words of the OpenAI format where another says the same."""
+    told = message.response_metadata if message is not None else {}
+    reason = told.get("finish_reason") or told.get("stop_reason") or told.get("done_reason")
+    word = str(reason).lower()
+    return "length" if word in _CUT else "content_filter" if word in _FILTERED else reason
+
+
+def child(
+    config: RunnableConfig, run_manager: Any, name: str, tag: str | None = None, meter: Meter | None = None
+) -> RunnableConfig:
+    """Return the config of a child run: the parent's callbacks, tags and metadata, a name of its own.
+
+    Its models are tagged ``nostream``: what LangGraph streams to a user is the answer, not the samples.
+    """
+    callbacks: CallbackManager | AsyncCallbackManager = run_manager.get_child(tag)
+    callbacks.add_tags(["nostream"])
+    if meter is not None:
+        callbacks.add_handler(meter, inherit=True)
+    return patch_config(config, callbacks=callbacks, run_name=name)
+
+
+class TracedReward(RewardModel):
+    """A reward model whose scorings are child runs."""
+
+    def __init__(self, reward: RewardModel, config: Callable[[], RunnableConfig]) -> None:
+        """Wrap a reward for the length of one run; ``config`` makes a child run's config."""
+        self.reward, self.name, self._config = reward, reward.name, config
+
+    def score_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
+        """Score; the checks are the wrapped model's."""
+        return self.reward.score_pairs(pairs)
+
+    def score_pairs(self, pairs: Sequence[Pair]) -> list[Reward]:
+        """Score in a child run."""
+        return self._run(pairs).invoke(_shown(pairs), self._config())
+
+    async def ascore_pairs(self, pairs: Sequence[Pair]) -> list[Reward]:
+        """Score in a child run, without blocking."""
+        return await self._run(pairs).ainvoke(_shown(pairs), self._config())
+
+    def _run(self, pairs: Sequence[Pair]) -> RunnableLambda[Any, list[Reward]]:
+        async def ascore(shown: Any) -> list[Reward]:
+            return await self.reward.ascore_pairs(pairs)
+
+        return RunnableLambda(lambda shown: self.reward.score_pairs(pairs), ascore)
+
+
+def _shown(pairs: Sequence[Pair]) -> dict[str, Any]:
+    return {"prompt": pairs[0].prompt if pairs else "", "responses": [pair.response for pair in pairs]}
+
+
+def tell(progress: Progress, config: RunnableConfig) -> None:
+    """Dispatch a custom event, ``tpo:scored``, ``tpo:loss``, ``tpo:gradient`` or ``tpo:stopped``."""
+    dispatch_custom_event(f"tpo:{progress.kind}", _event(progress), config=config)
+
+
+async def atell(progress: Progress, config: RunnableConfig) -> None:
+    """Dispatch a custom event, as ``tell`` does."""
+    await adispatch_custom_event(f"tpo:{progress.kind}", _event(progress), config=config)
+
+
+def _event(progress: Progress) -> dict[str, Any]:
+    best = progress.best
+    return {
+        "round": progress.step,
+        "text": progress.text,
+        "candidates": [
+            {"response": c.response, "reward": c.reward, "failure": c.failure.reason if c.failure else None}
+            for c in progress.candidates
+        ],
+        "best": {"response": best.response, "reward": best.reward, "round": best.step} if best else None,
+    }
+
+
+def summary(trajectory: Trajectory) -> dict[str, Any]:
+    """Return a run in a few plain values, for message and run metadata."""
+    initial = trajectory.initial_best
+    return {
+        "reward": trajectory.best.reward,
+        "initial_reward": initial.reward if initial else None,
+        "gain": trajectory.gain,
+        "round": trajectory.best.step,
+        "candidates": len(trajectory.candidates),
+        "failures": len(trajectory.failures),
+        "calls": trajectory.usage.calls,
+        "tokens": trajectory.usage.tokens,
+        "stop_reason": trajectory.stop_reason,
+        "seconds": round(trajectory.seconds.get("total", math.nan), 3),
+    }
+
+
+def record(trajectory: Trajectory, run_manager: Any) -> None:
+    """Put the summary and the whole trajectory into the run's metadata, in every tracer that listens."""
+    for handler in run_manager.handlers:
+        run = handler.run_map.get(str(run_manager.run_id)) if isinstance(handler, BaseTracer) else None
+        if run is not None:
+            run.add_metadata({"tpo": summary(trajectory), "tpo_trajectory": trajectory.to_dict()})
+
+
+def told(message: AIMessage, trajectory: Trajectory) -> AIMessage:
+    """Return a message with the usage of all calls that led to it, and the run in ``response_metadata["tpo"]``."""
+    spent = trajectory.usage
+    usage = UsageMetadata(
+        input_tokens=spent.prompt_tokens,
+        output_tokens=spent.completion_tokens,
+        total_tokens=spent.tokens,
+        input_token_details=InputTokenDetails(cache_read=spent.cached_tokens),
+    )
+    metadata = {**message.response_metadata, "tpo": summary(trajectory)}
+    return message.model_copy(update={"usage_metadata": usage, "response_metadata": metadata})
