@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -32,8 +32,8 @@ class Sampling:
     max_tokens: int | None = None
     seed: int | None = None
     """Sent to the provider; None sends none."""
-    seen: Callable[[Mapping[str, Any]], None] | None = field(default=None, compare=False)
-    """Told the inputs of every predictor call."""
+    rewrite: Callable[[Any, Mapping[str, Any]], tuple[Any, Mapping[str, Any]]] | None = None
+    """Given the signature and the inputs of every predictor call, returns those that are sent."""
 
     def of(self, lm: Any, own: Mapping[str, Any]) -> dict[str, Any]:
         """Return a call's settings.
@@ -69,16 +69,16 @@ class _Salted:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Stop here: the next in line would report each format and parse to callbacks once more."""
 
-    def __call__(self, lm: Any, lm_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        return super().__call__(lm, self._settings(lm, lm_kwargs, args, kwargs), *args, **kwargs)  # type: ignore[misc]
+    def __call__(self, lm: Any, lm_kwargs: dict[str, Any], signature: Any, demos: Any, inputs: Any) -> Any:
+        return super().__call__(*self._sent(lm, lm_kwargs, signature, demos, inputs))  # type: ignore[misc]
 
-    async def acall(self, lm: Any, lm_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        return await super().acall(lm, self._settings(lm, lm_kwargs, args, kwargs), *args, **kwargs)  # type: ignore[misc]
+    async def acall(self, lm: Any, lm_kwargs: dict[str, Any], signature: Any, demos: Any, inputs: Any) -> Any:
+        return await super().acall(*self._sent(lm, lm_kwargs, signature, demos, inputs))  # type: ignore[misc]
 
-    def _settings(self, lm: Any, own: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        if self._sampling.seen is not None:
-            self._sampling.seen(kwargs["inputs"] if "inputs" in kwargs else args[-1])
-        return self._sampling.of(lm, own)
+    def _sent(self, lm: Any, own: Mapping[str, Any], signature: Any, demos: Any, inputs: Any) -> tuple[Any, ...]:
+        if self._sampling.rewrite is not None:
+            signature, inputs = self._sampling.rewrite(signature, inputs)
+        return lm, self._sampling.of(lm, own), signature, demos, inputs
 
 
 class _Lenient(_Salted):
@@ -87,17 +87,15 @@ class _Lenient(_Salted):
     # The plain pipeline of the base class is run for one field: it goes through ``parse`` below, and asks no second
     # time in JSON when markers are missing.
 
-    def __call__(self, lm: Any, lm_kwargs: dict[str, Any], signature: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, lm: Any, lm_kwargs: dict[str, Any], signature: Any, demos: Any, inputs: Any) -> Any:
         if len(signature.output_fields) != 1:
-            return super().__call__(lm, lm_kwargs, signature, *args, **kwargs)
-        settings = self._settings(lm, lm_kwargs, args, kwargs)
-        return dspy.Adapter.__call__(self, lm, settings, signature, *args, **kwargs)
+            return super().__call__(lm, lm_kwargs, signature, demos, inputs)
+        return dspy.Adapter.__call__(self, *self._sent(lm, lm_kwargs, signature, demos, inputs))
 
-    async def acall(self, lm: Any, lm_kwargs: dict[str, Any], signature: Any, *args: Any, **kwargs: Any) -> Any:
+    async def acall(self, lm: Any, lm_kwargs: dict[str, Any], signature: Any, demos: Any, inputs: Any) -> Any:
         if len(signature.output_fields) != 1:
-            return await super().acall(lm, lm_kwargs, signature, *args, **kwargs)
-        settings = self._settings(lm, lm_kwargs, args, kwargs)
-        return await dspy.Adapter.acall(self, lm, settings, signature, *args, **kwargs)
+            return await super().acall(lm, lm_kwargs, signature, demos, inputs)
+        return await dspy.Adapter.acall(self, *self._sent(lm, lm_kwargs, signature, demos, inputs))
 
     def parse(self, signature: Any, completion: str) -> dict[str, Any]:
         if len(signature.output_fields) != 1:
@@ -129,11 +127,17 @@ def _made(adapter: dspy.Adapter | None, sampling: Sampling, kind: type[_Salted])
     made = copy.copy(base)
     outer = getattr(base, "_sampling", None)
     if outer is not None:  # a loop inside a loop: both tell their samples apart
-        sampling = Sampling(**{**vars(sampling), "salt": (*outer.salt, *sampling.salt)})
+        sampling = replace(sampling, salt=(*outer.salt, *sampling.salt), rewrite=_both(outer.rewrite, sampling.rewrite))
     host: Any = getattr(type(base), "_host", type(base))
     made.__class__ = _mixed(host, kind)  # type: ignore[arg-type]
     made._sampling = sampling
     return made
+
+
+def _both(outer: Any, inner: Any) -> Any:
+    if outer is None or inner is None:
+        return outer or inner
+    return lambda signature, inputs: outer(*inner(signature, inputs))
 
 
 @cache

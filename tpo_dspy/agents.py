@@ -69,7 +69,7 @@ class Agent:
 
     def watched(self, sampling: Sampling) -> Sampling:
         """Have the last step's inputs noted."""
-        return replace(sampling, seen=self._see)
+        return replace(sampling, rewrite=self._see)
 
     def __call__(self, **inputs: Any) -> dspy.Prediction:
         """Answer: the first time by the whole agent, later by its last step."""
@@ -92,10 +92,11 @@ class Agent:
                     raise self._failed(error) from None
         return self._again(await self._final.acall(**self.told))
 
-    def _see(self, inputs: Mapping[str, Any]) -> None:
+    def _see(self, signature: Any, inputs: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
         callers = dspy.settings.caller_modules or [None]
         if id(callers[-1]) in self._ends:
             self._last = dict(inputs)
+        return signature, inputs
 
     def _goes_first(self) -> bool:
         if self._error is not None and self._last is None:  # its tools may have acted: do not send it out again

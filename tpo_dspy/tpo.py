@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import dspy
@@ -14,18 +13,19 @@ from tpo_core.drivers import arun, run
 from tpo_core.effects import Prompt
 from tpo_core.errors import InvalidInputError
 from tpo_core.jobs import Observer
-from tpo_core.rewards import RewardModel, as_reward
+from tpo_core.rewards import as_reward
 from tpo_core.trajectory import Trajectory
 from tpo_dspy.agents import final_step
+from tpo_dspy.outside import Outside, Rewarded, extend_trace, with_trajectory
 from tpo_dspy.policy import Parts, ProgramPolicy
 from tpo_dspy.shapes import bind, pick_query, shape_of
 from tpo_dspy.stream import observer
 from tpo_dspy.tree import Rounds, ScoreInRound
 
-__all__ = ["TPO", "LostReward"]
+__all__ = ["TPO"]
 
 
-class TPO(dspy.Module):
+class TPO(Rewarded):
     """Aligns each answer of a program to a reward while it is being produced.
 
     A call samples the program ``width`` times, and ``depth`` times has the best answer compared with the worst, the
@@ -94,7 +94,7 @@ class TPO(dspy.Module):
         final = final_step(program, rerun_tools)
         self._final = [] if final is None else [_path(program, final)]
         self._shape = shape_of(program, fields, final)
-        self._outside = _Outside(as_reward(reward), None if gold is None else as_reward(gold), on_progress)
+        self._outside = Outside(as_reward(reward), None if gold is None else as_reward(gold), on_progress)
         self._query = query
         self._max_concurrency = max_concurrency
         self.loss: Any = None
@@ -105,15 +105,6 @@ class TPO(dspy.Module):
             self.loss = _predictor(self._shape.loss(contrast=contrast), "critic", critic)
             self.gradient = _predictor(self._shape.gradient(), "critic", critic)
             self.update = _predictor(self._shape.update(), "editor", editor)
-
-    @property
-    def reward(self) -> RewardModel:
-        """Return the reward model; set it anew after ``dspy.load``."""
-        return self._outside.reward
-
-    @reward.setter
-    def reward(self, reward: Any) -> None:
-        self._outside = replace(self._outside, reward=as_reward(reward))
 
     def forward(self, *args: Any, **kwargs: Any) -> dspy.Prediction:
         """Answer, refined.
@@ -154,58 +145,13 @@ class TPO(dspy.Module):
         final = getattr(self.program, self._final[0]) if self._final else None
         return Parts(self.program, self._shape, self.loss, self.gradient, self.update, lm, final)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> TPO:
-        """Copy the program and the predictors; the reward and the observer stay the same objects."""
-        new = type(self).__new__(type(self))
-        memo[id(self)] = new
-        memo[id(self._outside)] = self._outside
-        new.__setstate__({k: copy.deepcopy(v, memo) for k, v in super().__getstate__().items()})
-        return new
-
-    def __copy__(self) -> TPO:
-        """Copy the module alone."""
-        new = type(self).__new__(type(self))
-        new.__setstate__(dict(super().__getstate__()))
-        return new
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what must not be saved: the rewards and the observer."""
-        lost = _Outside(LostReward(self._outside.reward.name))
-        return {**super().__getstate__(), "_outside": lost}
-
-
-class LostReward(RewardModel):
-    """Stands where a reward was when the program was saved; rewards are not saved with programs."""
-
-    def __init__(self, name: str) -> None:
-        """Remember which reward it was."""
-        self.name = name
-
-    def score_batch(self, pairs: Sequence[Any]) -> Sequence[float]:
-        """Say what to do.
-
-        Raises:
-            InvalidInputError: Always.
-        """
-        raise InvalidInputError(f"reward {self.name!r} was not saved with the program: set program.reward = ... again")
-
-
-@dataclass(frozen=True)
-class _Outside:
-    """What a TPO module uses but does not own."""
-
-    reward: RewardModel
-    gold: RewardModel | None = None
-    on_progress: Observer | None = None
-
 
 class _Run:
     """One call: the driver's arguments, and what becomes of its trajectory."""
 
     def __init__(self, tpo: TPO, query: Prompt, inputs: Any, policy: ProgramPolicy, rounds: Rounds) -> None:
         outside = tpo._outside
-        if isinstance(outside.reward, LostReward):
-            outside.reward.score_batch(())
+        outside.check()
         self.args = (query, policy, ScoreInRound(outside.reward, rounds), tpo.config)
         self.kwargs: dict[str, Any] = {
             "inputs": inputs,
@@ -222,16 +168,6 @@ class _Run:
         """Return the best candidate's Prediction with the trajectory, and leave its path in the caller's trace."""
         extend_trace(self._policy.path_to(trajectory))
         return with_trajectory(trajectory.best.value, trajectory)
-
-
-def with_trajectory(prediction: dspy.Prediction, trajectory: Trajectory) -> dspy.Prediction:
-    """Return a copy of a Prediction that has the trajectory as an attribute, beside its fields and not among them."""
-    result = copy.copy(prediction)
-    result._store = dict(prediction._store)
-    vars(result)["tpo_trajectory"] = trajectory
-    if "trajectory" not in result:  # an agent's own field of that name stays
-        vars(result)["trajectory"] = trajectory
-    return result
 
 
 def _configured(config: TPOConfig | None, given: dict[str, Any]) -> TPOConfig:
@@ -255,11 +191,3 @@ def _predictor(signature: type[dspy.Signature], name: str, lm: Any) -> dspy.Pred
 
 def _path(program: dspy.Module, part: dspy.Module) -> str:
     return str(next(name for name, value in vars(program).items() if value is part))
-
-
-def extend_trace(steps: Sequence[Any]) -> None:
-    """Add steps to the caller's trace, within its size."""
-    trace, most = dspy.settings.trace, dspy.settings.max_trace_size
-    if trace is not None and most > 0:
-        trace.extend(steps)
-        del trace[:-most]
