@@ -1,0 +1,49 @@
+"""Every Python block of the README and the docs runs, in order, in one namespace a file.
+
+Blocks fenced as ``python no-run`` need a model, a key or a server of the reader's own; they are only compiled.
+"""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import re
+from importlib import import_module
+from pathlib import Path
+
+import dspy
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```python(?P<no_run> no-run)?\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MODULES = ["config", "effects", "prompting", "trajectory", "testing", "chat", "rewards.base"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_the_examples_of_a_page_run(page, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    text = page.read_text()
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    with dspy.context():
+        for block in BLOCK.finditer(text):
+            line = text[: block.start()].count("\n") + 1
+            code = compile(
+                "\n" * line + block["code"],
+                str(page),
+                "exec",
+                flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT if block["no_run"] else 0,
+            )
+            if not block["no_run"]:
+                exec(code, namespace)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_examples_of_docstrings_are_true(module):
+    assert doctest.testmod(import_module(f"tpo_core.{module}")).failed == 0
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
