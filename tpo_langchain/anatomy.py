@@ -19,7 +19,6 @@ from langchain_core.runnables import (
     RunnableWithFallbacks,
 )
 from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.config import merge_configs
 from langchain_core.runnables.configurable import DynamicRunnable
 from pydantic import BaseModel
 
@@ -35,7 +34,8 @@ class Core:
 
     model: BaseChatModel
     kwargs: Mapping[str, Any]
-    config: RunnableConfig
+    tags: list[str]
+    metadata: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,14 @@ class Anatomy:
             return None
         step: Any = self.model
         kwargs: dict[str, Any] = {}
-        configs: list[RunnableConfig] = []
-        while isinstance(step, RunnableBinding) and not step.config_factories:
+        tags: list[str] = []
+        metadata: dict[str, Any] = {}
+        while isinstance(step, RunnableBinding) and not step.config_factories and _labels_only(step.config):
             kwargs = {**step.kwargs, **kwargs}
-            configs.insert(0, step.config)
+            tags = [*tags, *step.config.get("tags", [])]
+            metadata = {**step.config.get("metadata", {}), **metadata}
             step = step.bound
-        return Core(step, kwargs, merge_configs(*configs)) if isinstance(step, BaseChatModel) else None
+        return Core(step, kwargs, tags, metadata) if isinstance(step, BaseChatModel) else None
 
     @property
     def llm(self) -> Runnable[Any, Any] | None:
@@ -153,6 +155,10 @@ def _bound(step: Any) -> set[str]:
         return _bound(step.steps__.get("raw"))
     own = set(step.kwargs) if isinstance(step, RunnableBindingBase) else set()
     return own | _bound(inner) if (inner := _inner(step)) is not None else own
+
+
+def _labels_only(config: RunnableConfig) -> bool:
+    return {key for key, value in config.items() if value} <= {"tags", "metadata"}
 
 
 def _differ(new: Any, old: Any) -> bool:

@@ -9,7 +9,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
-from langchain_core.runnables.config import merge_configs, patch_config
+from langchain_core.runnables.config import patch_config
 from pydantic import ConfigDict
 
 from tpo_langchain.texts import as_prompt_value
@@ -27,8 +27,9 @@ class Many(RunnableSerializable[Any, list[Sample]]):
     model: BaseChatModel
     kwargs: Mapping[str, Any]
     """What is bound to the model."""
-    own: RunnableConfig
-    """The config that is bound to the model."""
+    tags: list[str]
+    metadata: Mapping[str, Any]
+    """Likewise its tags and metadata."""
     after: Runnable[Any, Any] | None = None
     n: int
 
@@ -64,9 +65,9 @@ class Many(RunnableSerializable[Any, list[Sample]]):
         return self.model.model_copy(update={"disable_streaming": True})
 
     def _settings(self, config: RunnableConfig) -> dict[str, Any]:
-        own = merge_configs(self.own, config)
-        told = {key: own.get(key) for key in ("callbacks", "tags", "metadata")}
-        return {**self.kwargs, **told, "n": self.n}
+        tags, metadata = config.get("tags") or [], config.get("metadata") or {}
+        labels = {"tags": [*self.tags, *tags], "metadata": {**self.metadata, **metadata}}
+        return {**self.kwargs, **labels, "callbacks": config.get("callbacks"), "n": self.n}
 
 
 def _messages(result: LLMResult) -> list[AIMessage]:

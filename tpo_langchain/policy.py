@@ -125,7 +125,13 @@ class ChainPolicy:
         assert core is not None, "takes_n said so"
         before = self._parts.anatomy.before if request.task == "sample" else ()
         return Many(
-            before=before, model=core.model, kwargs=core.kwargs, own=core.config, n=n, after=self._parts.after(request)
+            before=before,
+            model=core.model,
+            kwargs=core.kwargs,
+            tags=core.tags,
+            metadata=core.metadata,
+            n=n,
+            after=self._parts.after(request),
         )
 
     def _messages(self, request: Generate) -> list[BaseMessage]:
