@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import dspy
 from dspy.adapters.utils import parse_value
 
-import dspy
 from tpo_core.prompting import read
 
 __all__ = ["Sampling", "lenient", "salted"]

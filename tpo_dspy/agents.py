@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import dspy
+
 from tpo_core.errors import InvalidInputError
 from tpo_dspy.adapters import Sampling
 from tpo_dspy.tree import is_async

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import dspy
+
 from tpo_core.errors import InvalidInputError
 from tpo_core.jobs import Observer
 from tpo_core.rewards import RewardModel, as_reward
-from tpo_core.trajectory import Trajectory
+from tpo_core.trajectory import Candidate, Trajectory
 
 __all__ = ["LostReward", "Outside", "Rewarded", "extend_trace", "with_trajectory"]
 
@@ -84,18 +85,19 @@ class Rewarded(dspy.Module):
         return {**super().__getstate__(), "_outside": lost}
 
 
-def with_trajectory(prediction: Any, trajectory: Trajectory) -> Any:
-    """Return a copy of a Prediction with its reward and trajectory as attributes, beside its fields and not among them.
+def with_trajectory(trajectory: Trajectory, chosen: Candidate) -> Any:
+    """Return a copy of a candidate's Prediction with its reward and the trajectory as attributes.
 
-    A field of the same name stays what it is (an agent's ``trajectory``); ``tpo_trajectory`` is always there. What is
-    no Prediction is returned as it is.
+    They stand beside its fields and not among them. A field of the same name stays what it is (an agent's
+    ``trajectory``); ``tpo_trajectory`` is always there. What is no Prediction is returned as it is.
     """
+    prediction = chosen.value
     if not isinstance(prediction, dspy.Prediction):
         return prediction
     result = copy.copy(prediction)
     result._store = dict(prediction._store)
     vars(result)["tpo_trajectory"] = trajectory
-    for name, value in (("trajectory", trajectory), ("reward", trajectory.best.reward)):
+    for name, value in (("trajectory", trajectory), ("reward", chosen.reward)):
         if name not in result:
             vars(result)[name] = value
     return result

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dspy
+
 from tpo_core.effects import Completion, Generate, Task
 from tpo_core.trajectory import Candidate, Failure, Trajectory, Usage
 from tpo_dspy.adapters import Sampling, lenient, salted
@@ -52,6 +53,8 @@ class ProgramPolicy:
         self._agent = None if parts.final is None else Agent(parts.program, parts.final)
         self._traces: dict[int, Trace] = {}  # by the id of the object that came of it; the candidates keep those alive
         self._critiques: dict[tuple[str, int], Trace] = {}
+        self.rewrite: Any = None
+        """Changes what the program's predictors are sent; see ``Sampling.rewrite``."""
 
     def generate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
         """Run the program, or the task's predictor, once."""
@@ -73,6 +76,10 @@ class ProgramPolicy:
             ask.value = await ask.module.acall(**ask.inputs)
         return self._completion(ask)
 
+    def steps_of(self, candidate: Candidate) -> Trace:
+        """Return the steps of the call that made a candidate."""
+        return self._traces.get(id(candidate.value), [])
+
     def path_to(self, trajectory: Trajectory) -> Trace:
         """Return the steps that led to the best candidate, in DSPy's trace format.
 
@@ -92,7 +99,7 @@ class ProgramPolicy:
         return path
 
     def _round(self, candidate: Candidate) -> Trace:
-        made = self._traces.get(id(candidate.value), [])
+        made = self.steps_of(candidate)
         return made if candidate.fresh else [*self._critique(candidate.step), *made]
 
     def _critique(self, number: int) -> Trace:
@@ -105,6 +112,7 @@ class ProgramPolicy:
             top_p=request.top_p,
             max_tokens=request.max_tokens,
             seed=seed if request.send_seed else None,
+            rewrite=self.rewrite if request.task == "sample" else None,
         )
         if request.task == "sample":
             return self._ask_program(request, sampling)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import dspy
 from dspy.adapters.types.base_type import Type
 from dspy.adapters.utils import serialize_for_json
 
-import dspy
 from tpo_core.effects import Prompt
 from tpo_core.errors import InvalidInputError
 from tpo_core.prompting import render_fields

@@ -8,9 +8,9 @@ from contextlib import suppress
 from typing import Any
 
 import anyio
+import dspy
 from dspy.streaming import StatusMessage
 
-import dspy
 from tpo_core.effects import Progress
 from tpo_core.jobs import Observer
 

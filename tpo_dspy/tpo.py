@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import dspy
+
 from tpo_core.config import Mode, TPOConfig
 from tpo_core.drivers import arun, run
 from tpo_core.effects import Prompt
@@ -167,7 +168,7 @@ class _Run:
     def result(self, trajectory: Trajectory) -> dspy.Prediction:
         """Return the best candidate's Prediction with the trajectory, and leave its path in the caller's trace."""
         extend_trace(self._policy.path_to(trajectory))
-        return with_trajectory(trajectory.best.value, trajectory)
+        return with_trajectory(trajectory, trajectory.best)
 
 
 def _configured(config: TPOConfig | None, given: dict[str, Any]) -> TPOConfig:

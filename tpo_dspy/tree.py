@@ -14,9 +14,9 @@ import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+import dspy
 from dspy.utils.callback import ACTIVE_CALL_ID
 
-import dspy
 from tpo_core.effects import Pair, Progress, Reward
 from tpo_core.rewards import RewardModel
 

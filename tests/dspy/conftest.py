@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
+import dspy
 import pytest
 from dspy.lm15 import Message, Response, StreamDeltaEvent, StreamEndEvent, StreamStartEvent, TextDelta, Usage
-
-import dspy
 
 Answer = "str | dict[str, Any] | BaseException"
 Rule = tuple[str, Any]

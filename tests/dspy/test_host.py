@@ -48,9 +48,7 @@ ROUNDS = [
 
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("deadline", [None, 60.0])
-async def test_a_stream_gives_a_status_message_per_round_and_the_answer(
-    is_async: bool, deadline: float | None
-) -> None:
+async def test_a_stream_gives_a_status_message_per_round_and_the_answer(is_async: bool, deadline: float | None) -> None:
     streamed = dspy.streamify(refined(deadline=deadline), is_async_program=is_async)
     seen = [item async for item in streamed(question="why?")]
     assert [item.message for item in seen if isinstance(item, StatusMessage)] == ROUNDS

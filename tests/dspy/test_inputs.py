@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import dspy
 import pytest
 
-import dspy
 from tpo_core import GenerationError, InvalidInputError
 from tpo_dspy import TPO
 
@@ -18,7 +18,10 @@ RULES: list[Any] = [
     ("textual_gradient", "Write more."),
     ("textual_loss", "The chosen one says more."),
 ]
-PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAA"
+    "AABJRU5ErkJggg=="
+)
 
 
 def longer(prompt: str, response: str) -> float:

@@ -1,4 +1,4 @@
-"""Optimizers compile a TPO program, its loss, gradient and update prompts with the rest, and the compiled one is better.
+"""Optimizers compile a TPO program, its loss, gradient and update prompts with the rest, and it gets better.
 
 The scripted model answers better where its prompt carries the word that a good instruction has, or a worked example.
 """
@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import dspy
 import pytest
 
-import dspy
 from tpo_core.rewards import as_reward
 from tpo_dspy import TPO
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import dspy
 import pytest
 from dspy.adapters.baml_adapter import BAMLAdapter
 
-import dspy
 from tpo_dspy import TPO
 
 Scripted = Callable[..., dspy.LM]

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
+import dspy
 import pydantic
 import pytest
 
-import dspy
 from tpo_core import GenerationError, InvalidInputError, TPOConfig
 from tpo_dspy import TPO
 
