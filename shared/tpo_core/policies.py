@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from tpo_core.effects import Completion, Generate, Message, Task
-from tpo_core.prompting import as_messages, read, render
+from tpo_core.prompting import as_messages, read, render, unecho
 
 __all__ = ["ChatModel", "ChatPolicy", "Policy"]
 
@@ -133,7 +133,7 @@ class ChatPolicy:
     def _read(self, request: Generate, completions: Sequence[Completion]) -> list[Completion]:
         if request.signature is None:
             return list(completions)
-        return [replace(c, text=read(request.signature, c.text)) for c in completions]
+        return [replace(c, text=unecho(read(request.signature, c.text), request.inputs)) for c in completions]
 
 
 def _settings(request: Generate, seeds: Sequence[int]) -> dict[str, Any]:

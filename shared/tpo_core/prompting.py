@@ -17,10 +17,11 @@ from tpo_core.trajectory import Failure
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["as_messages", "fence", "read", "refuse", "render", "render_fields", "shorten", "show_query"]
+__all__ = ["as_messages", "fence", "read", "refuse", "render", "render_fields", "shorten", "show_query", "unecho"]
 
 _HEADER = re.compile(r"^[ \t]*\[\[ ## (\w+) ## \]\][ \t]*", re.MULTILINE)
 _TAG = r"<(?P<tag>{names})>(?P<inside>.*?)(?:</(?P=tag)>|\Z)"
+_FENCE = re.compile(r"<([\w-]+)>\n")
 _PLACEHOLDER = re.compile(
     r"[\s\"'`*]*([\[{<(]\s*)?(your |the |an? )?(improved|rewritten|revised|new|better|final)?[ _]?"
     r"(response|answer|variable|text)( here)?(\s*[\]}>)])?[\s.:\"'`*]*",
@@ -140,6 +141,24 @@ def read(signature: type[dspy.Signature], completion: str) -> str:
         text = text[: headers[-1].start()]
     tagged = re.fullmatch(r"\s*" + _TAG.format(names=f"{output}|{output.upper()}") + r"\s*", text, flags=re.DOTALL)
     return _trim(tagged["inside"] if tagged else text)
+
+
+def unecho(text: str, inputs: Mapping[str, Any]) -> str:
+    """Drop what a weak policy repeats of its prompt: a fence around all its text, and the prompt's sections after it.
+
+    Example:
+        >>> unecho("# Rewrite\\n<response>\\nBetter.\\n</response>", {"current_response": fence("Good.")})
+        'Better.'
+    """
+    fences = {name: found[1] for name, value in inputs.items() if (found := _FENCE.match(str(value)))}
+    if not fences:
+        return text
+    sections = "|".join(rf"{_words(name)}\s*\n\s*<{re.escape(tag)}>" for name, tag in fences.items())
+    text = re.split(rf"\n#+ (?:{sections})", text, flags=re.IGNORECASE)[0]
+    opening = re.match(rf"\s*(?:#+ [^\n]*\n\s*)?<({'|'.join(map(re.escape, fences.values()))})>", text)
+    if opening is None:
+        return text
+    return text[opening.end() :].split(f"</{opening[1]}>")[0].strip("\n ")
 
 
 def refuse(text: str, finish_reason: str | None = None) -> Failure | None:

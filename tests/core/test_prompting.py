@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import dspy
 from tpo_core import InvalidInputError
-from tpo_core.prompting import fence, read, refuse, render, render_fields, shorten, show_query
+from tpo_core.prompting import fence, read, refuse, render, render_fields, shorten, show_query, unecho
 from tpo_core.signatures import SelfCritique, TextualGradient, TextualLoss, Update
 
 
@@ -36,6 +36,23 @@ def test_a_completion_is_read_leniently(completion, text):
 def test_reading_a_plain_completion_keeps_all_its_text(text):
     if "[[ ##" not in text and "<" not in text:
         assert read(Update, text).strip() == text.strip()
+
+
+@pytest.mark.parametrize(
+    ("completion", "text"),
+    [
+        ("<response>\nanswer\n</response>", "answer"),
+        ("# Revised response\n<response>\nanswer", "answer"),
+        ("<response>answer</response>\nI made it better.", "answer"),
+        ("answer\n\n# Editing instructions\n<instructions>\nbe brief", "answer\n"),
+        ("# A heading\nand <b>text</b>", None),
+        ("an XML answer:\n<response>x</response>", None),
+    ],
+)
+def test_what_a_weak_policy_repeats_of_its_prompt_is_dropped(completion, text):
+    inputs = {"current_response": fence("old"), "editing_instructions": fence("be brief", "instructions")}
+    assert unecho(completion, inputs) == (completion if text is None else text)
+    assert unecho(completion, {"current_response": "not fenced"}) == completion
 
 
 @pytest.mark.parametrize(
