@@ -236,7 +236,9 @@ def _results(desk: Desk, return_exceptions: bool) -> list[Any]:
         raise desk.first_error
     weak = [t.diagnosis for t in desk.results if isinstance(t, Trajectory) and t.diagnosis]
     if len(weak) > len(desk.results) / 2:
-        logger.warning("%d of %d queries: %s", len(weak), len(desk.results), weak[0])
+        logger.warning(
+            "%s%s", "" if len(desk.results) == 1 else f"{len(weak)} of {len(desk.results)} queries: ", weak[0]
+        )
     return desk.results
 
 
