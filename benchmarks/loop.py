@@ -1,7 +1,7 @@
 """How close a run comes to the fastest its rounds allow, and how that compares with DSPy's BestOfN.
 
 The model is a server on this machine that takes a fixed time for each request. A run waits for the samples, then in
-each round for loss, gradient and updates: the shortest possible run of depth D takes 1 + 3 D requests one after another.
+each round for loss, gradient and updates: the shortest possible run of depth D is 1 + 3 D requests one after another.
 Prints one line per case: seconds, and the ratio to that ideal. BestOfN samples as many candidates (15), one by one.
 
     python benchmarks/loop.py [--latency 0.2]
