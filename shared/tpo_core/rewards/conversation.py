@@ -20,6 +20,9 @@ from tpo_core.rewards.families import Family, Gate, Steps
 __all__ = ["Conversations", "Encoded", "plain_messages"]
 
 _DATE = "26 Jul 2024"  # what Llama 3.1's own template writes, and what 3.2's writes when it has no clock
+_CLOCK = (
+    f"{{% macro strftime_now(format) %}}{_DATE}{{% endmacro %}}"  # for templates that ask the clock and no one else
+)
 _THINKING = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
 _CUT = "\n[... {} tokens of the prompt are cut here ...]\n"
 
@@ -58,7 +61,10 @@ class Conversations:
         self._on_long = on_long
         self._end = end
         self._keep_thinking = keep_thinking
-        self._templated = bool(getattr(tokenizer, "chat_template", None))
+        template = getattr(tokenizer, "chat_template", None)
+        self._templated = bool(template)
+        if isinstance(template, str) and "strftime_now" in template and not template.startswith(_CLOCK):
+            tokenizer.chat_template = _CLOCK + template
         self._trim = self._measure_trim() if self._templated else _unchanged
 
     def encode(self, pairs: Iterable[Pair]) -> list[Encoded | InvalidInputError]:
@@ -112,7 +118,6 @@ class Conversations:
                 tokenize=False,
                 add_generation_prompt=False,
                 date_string=_DATE,
-                strftime_now=lambda _format: _DATE,
             )
         except jinja2.TemplateError as error:
             raise InvalidInputError(f"the chat template of {self._name} refuses this conversation: {error}") from error
@@ -142,7 +147,7 @@ class Conversations:
         stem = batch.char_to_token(len(before)) if batch.is_fast and before else 0
         if self._end is not None and ids[-1:] != [self._end]:
             ids.append(self._end)
-        return Encoded(tuple(ids), stem or 0, self._places(ids))
+        return Encoded(tuple(ids), stem or 0, self._places(ids, batch, before))
 
     def _pair_tokens(self, messages: Sequence[Mapping[str, str]], response: str) -> Encoded:
         """Classifiers without a template (DeBERTa and its like) take the question and the answer as a pair of texts."""
@@ -154,29 +159,27 @@ class Conversations:
         ids = self._tokenizer(messages[0]["content"], response)["input_ids"]
         return Encoded(tuple(ids), 0, (len(ids) - 1,))
 
-    def _places(self, ids: Sequence[int]) -> tuple[int, ...]:
+    def _places(self, ids: Sequence[int], batch: Any, before: str) -> tuple[int, ...]:
+        """Return the positions the head reads; a gate's is looked for in the prompt, where no response can move it."""
         head = self._family.head
         last = len(ids) - 1
-        if isinstance(head, Gate):
-            return (last, self._last_of(ids, self._ids_of(head.after)))
         if isinstance(head, Steps):
             (marker,) = self._ids_of(head.marker)
             return tuple(i for i, token in enumerate(ids) if token == marker)
-        return (last,)
+        if not isinstance(head, Gate):
+            return (last,)
+        at = before.rfind(head.after)
+        place = batch.char_to_token(at) if at >= 0 else None
+        if place is None:
+            raise InvalidInputError(
+                f"{self._name} weighs its objectives where the assistant's turn starts, and this conversation has no "
+                "such place: its chat template is not the one the model was trained with"
+            )
+        return (last, place)
 
     def _ids_of(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
-
-    def _last_of(self, ids: Sequence[int], pattern: Sequence[int]) -> int:
-        wanted = tuple(pattern)
-        for start in range(len(ids) - len(wanted), -1, -1):
-            if tuple(ids[start : start + len(wanted)]) == wanted:
-                return start
-        raise InvalidInputError(
-            f"{self._name} weighs its objectives where the assistant's turn starts, and this conversation has no such "
-            "place: its chat template is not the one the model was trained with"
-        )
 
     def _shortened(self, messages: list[dict[str, str]], response: str, length: int) -> Encoded:
         """Cut the middle out of the longest message of the prompt; the response is never cut."""

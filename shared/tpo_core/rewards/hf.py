@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.rewards.base import RewardModel
-from tpo_core.rewards.families import Family, family_named, find_family
+from tpo_core.rewards.families import Family, Steps, family_named, find_family
 from tpo_core.rewards.worker import Worker
 
 if TYPE_CHECKING:
@@ -79,9 +80,7 @@ class HFRewardModel(RewardModel):
         if max_prefix_bytes < 0:
             raise InvalidInputError(f"max_prefix_bytes must not be negative, but is {max_prefix_bytes}")
         self.name = str(model)
-        self.family = (
-            family if isinstance(family, Family) else family_named(family) if family else find_family(self.name)
-        )
+        self.family = _family(family, self.name, steps)
         _need_extra()
         from tpo_core.rewards.checkpoint import Source
         from tpo_core.rewards.setup import Setup
@@ -120,6 +119,16 @@ def _answers(answers: Sequence[Reward | Exception]) -> list[Reward]:
     if failures and len(failures) == len(answers):
         raise failures[0]
     return [Reward(float("nan"), failure=str(a)) if isinstance(a, Exception) else a for a in answers]
+
+
+def _family(given: str | Family | None, name: str, steps: Any) -> Family:
+    named = find_family(name) if given is None else given
+    family = named if isinstance(named, Family) else family_named(named)
+    if steps is None:
+        return family
+    if not isinstance(family.head, Steps) or steps not in ("min", "mean", "last", "prod"):
+        raise InvalidInputError(f"steps {steps!r}: give min, mean, last or prod, and only for a process reward model")
+    return replace(family, head=replace(family.head, reduce=steps))
 
 
 def _need_extra() -> None:

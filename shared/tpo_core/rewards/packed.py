@@ -8,7 +8,7 @@ from the start of the conversation, so the result is that of the whole conversat
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,12 +50,15 @@ class PackedForward:
         loaded.model.set_attn_implementation(ATTENTION)
         self._chosen = ChosenTokens(loaded.model)
 
-    def __call__(self, sequences: Sequence[Encoded]) -> list[Tensor]:
-        """Return the hidden states at each sequence's places, (places, hidden)."""
+    def __call__(self, sequences: Sequence[Encoded], stopped: Callable[[], bool] = lambda: False) -> list[Tensor]:
+        """Return the hidden states at each sequence's places, (places, hidden); see ``Forward``."""
         found: dict[int, Tensor] = {}
+        row: list[Segment] = []
         rows = list(plan_rows(sequences, self.store, budget=self._budget, least=self._least))
         try:
             while rows:
+                if stopped():
+                    raise InterruptedError("the model was closed while it was scoring")
                 row = rows.pop(0)  # a prefix that is not kept goes with the last segment that needs it
                 found.update(self._run(row))
         except BaseException:

@@ -6,7 +6,7 @@ Sequences are padded on the right and pooled by their own lengths, so neither th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -30,11 +30,13 @@ class PaddedForward:
         self._loaded = loaded
         self._budget = max_batch_tokens or (256 if loaded.device.type == "cpu" else 16384)
 
-    def __call__(self, sequences: Sequence[Encoded]) -> list[Tensor]:
-        """Return the hidden states at each sequence's places, (places, hidden); or its logits, (1, labels)."""
+    def __call__(self, sequences: Sequence[Encoded], stopped: Callable[[], bool] = lambda: False) -> list[Tensor]:
+        """Return the hidden states at each sequence's places, (places, hidden); or its logits; see ``Forward``."""
         order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i].ids))
         found: dict[int, Tensor] = {}
         for batch in self._batches(order, sequences):
+            if stopped():
+                raise InterruptedError("the model was closed while it was scoring")
             found.update(zip(batch, self._run([sequences[i] for i in batch]), strict=True))
         return [found[i] for i in range(len(sequences))]
 

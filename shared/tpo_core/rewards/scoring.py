@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,8 +21,18 @@ from tpo_core.rewards.padded import PaddedForward
 
 __all__ = ["Forward", "Scorer", "choose_forward"]
 
-Forward = Callable[[Sequence[Encoded]], list[Tensor]]
-"""Gives each sequence's hidden states at its places, (places, hidden); or its logits, (1, labels)."""
+
+class Forward(Protocol):
+    """Computes what a head reads."""
+
+    def __call__(self, sequences: Sequence[Encoded], stopped: Callable[[], bool] = ...) -> list[Tensor]:
+        """Return each sequence's hidden states at its places, (places, hidden); or its logits, (1, labels).
+
+        Args:
+            sequences: Distinct sequences.
+            stopped: Asked before every pass; once it says so, the rest is given up with an ``InterruptedError``.
+        """
+
 
 _log = logging.getLogger(__name__)
 
@@ -30,11 +40,13 @@ _log = logging.getLogger(__name__)
 class Scorer:
     """Scores pairs with one loaded model."""
 
-    def __init__(self, loaded: Loaded, conversations: Conversations, forward: Forward) -> None:
+    def __init__(
+        self, loaded: Loaded, conversations: Conversations, forward: Forward, stopped: Callable[[], bool]
+    ) -> None:
         self._head = loaded.head
         self._conversations = conversations
-        self.forward = forward
-        """How hidden states are computed."""
+        self._forward = forward
+        self._stopped = stopped
 
     def score(self, pairs: Sequence[Pair]) -> list[Reward | Exception]:
         """Return a reward per pair, or why that one has none."""
@@ -43,7 +55,7 @@ class Scorer:
         if not distinct:
             return [e for e in encoded if isinstance(e, InvalidInputError)]
         with torch.inference_mode():
-            outcomes = self._head(self.forward(distinct))
+            outcomes = self._head(self._forward(distinct, self._stopped))
         by_ids = dict(zip((e.ids for e in distinct), outcomes, strict=True))
         return [
             Reward(by_ids[e.ids][0], heads=by_ids[e.ids][1], truncated=e.truncated) if isinstance(e, Encoded) else e

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,8 +40,12 @@ class Setup:
         self._source = source
         self._choices = _Choices(**choices)
 
-    def __call__(self) -> Scorer:
-        """Load the model; see ``HFRewardModel`` for what is raised."""
+    def __call__(self, stopped: Callable[[], bool]) -> Scorer:
+        """Load the model; see ``HFRewardModel`` for what is raised.
+
+        Args:
+            stopped: Tells whether to give up between two forward passes.
+        """
         source, chosen = self._source, self._choices
         config = source.config()
         tokenizer = source.tokenizer()
@@ -59,7 +64,7 @@ class Setup:
         device = choose_device(chosen.device)
         loaded = source.load(config, device, choose_dtype(chosen.dtype, config, device))
         forward = choose_forward(loaded, chosen.max_batch_tokens, chosen.max_prefix_bytes)
-        return Scorer(loaded, conversations, forward)
+        return Scorer(loaded, conversations, forward, stopped)
 
 
 def _longest(config: Any, tokenizer: Any) -> int:

@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Protocol
 
 from tpo_core.effects import Pair, Reward
@@ -32,11 +33,12 @@ class Worker:
     """Runs one model in one thread, from the first request until it is closed or forgotten.
 
     Args:
-        load: Makes the model; called in the thread, again after ``close``.
+        load: Makes the model; called in the thread, again after ``close``, with a function that tells whether the
+            answers are wanted no more.
         name: The thread's name.
     """
 
-    def __init__(self, load: Callable[[], Scores], name: str) -> None:
+    def __init__(self, load: Callable[[Callable[[], bool]], Scores], name: str) -> None:
         self._load = load
         self._name = name
         self._lock = threading.Lock()
@@ -55,21 +57,37 @@ class Worker:
     def close(self) -> None:
         """Let the thread finish what it was asked for, then end it and drop the model."""
         with self._lock:
-            if self._stop is not None:
-                self._stop()
+            if self._stop is not None and (held := self._stop.detach()) is not None:
+                _, _, (requests, thread, _), _ = held
+                _end(requests, thread)
 
     def _start(self) -> None:
         self._queue = queue.SimpleQueue()
-        thread = threading.Thread(target=_run, args=(self._load, self._queue), name=self._name, daemon=True)
+        stop = threading.Event()
+        loading = partial(self._load, stop.is_set)
+        thread = threading.Thread(target=_run, args=(loading, self._queue), name=self._name, daemon=True)
         thread.start()
         # Runs when this object is forgotten and at exit, too: a thread inside a model must not outlive the interpreter.
-        self._stop = weakref.finalize(self, _end, self._queue, thread)
+        self._stop = weakref.finalize(self, _abandon, self._queue, thread, stop)
 
 
 def _end(requests: queue.SimpleQueue[_Request | None], thread: threading.Thread) -> None:
     requests.put(None)
     if thread is not threading.current_thread():
         thread.join()
+
+
+def _abandon(requests: queue.SimpleQueue[_Request | None], thread: threading.Thread, stop: threading.Event) -> None:
+    """End a thread whose answers nobody can wait for any more; only the forward pass it is in is finished."""
+    stop.set()
+    while True:
+        try:
+            request = requests.get_nowait()
+        except queue.Empty:
+            break
+        if request is not None:
+            request[1].cancel()
+    _end(requests, thread)
 
 
 def _run(load: Callable[[], Scores], requests: queue.SimpleQueue[_Request | None]) -> None:

@@ -50,7 +50,7 @@ TEMPLATES = {
 }
 CORPUS = [
     "system user assistant\n\nWhat is the capital of France?\n\nParis is the capital city.",
-    "step one\n\nstep two",
+    "step one\n\n\nstep two",
 ] * 4
 SPECIAL = [
     "<s>", "</s>", "[PAD]", "<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>",
@@ -128,8 +128,9 @@ def build(tmp_path: Path) -> Build:
         if kind.startswith("Bert"):
             settings.pop("head_dim")
         model = cls(cls.config_class(**settings)).eval()
-        for parameter in model.parameters():  # large enough that every part of the computation moves the score
-            torch.nn.init.normal_(parameter, std=0.3)
+        for name_, parameter in model.named_parameters():  # large enough that every part moves the score
+            if parameter.dim() > 1 or name_.endswith("bias"):
+                torch.nn.init.normal_(parameter, std=0.4)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         if extra is not None or drop:

@@ -15,7 +15,7 @@ from torch import nn
 
 from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.rewards import HFRewardModel
-from tpo_core.rewards.families import FAMILIES, Family, Mlp, Steps, find_family
+from tpo_core.rewards.families import FAMILIES, Family, Mlp, find_family
 
 Build = Callable[..., Path]
 PROMPT = "What is the capital of France?"
@@ -45,7 +45,7 @@ def random_state(module: nn.Module, prefix: str) -> dict[str, torch.Tensor]:
     torch.manual_seed(1)
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if tensor.is_floating_point():
-            tensor.data.normal_()
+            tensor.data.normal_(std=0.3)
         if name.endswith("running_var"):
             tensor.data.abs_().add_(0.5)
     return {f"{prefix}{name}": tensor.data.clone() for name, tensor in module.state_dict().items()}
@@ -143,7 +143,7 @@ def test_gated_families_score_as_their_published_forward_pass(build: Build, name
             tokenizer = tokenizer_of(path)
             text = tokenizer.apply_chat_template([*messages, chat(response)[1]], tokenize=False)
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-            mark = tokenizer("<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", add_special_tokens=False)
+            mark = tokenizer("<|eot_id|><|start_header_id|>assistant<|end_header_id|>", add_special_tokens=False)
             mark = mark["input_ids"]
             at = max(i for i in range(len(ids)) if ids[i : i + len(mark)] == mark)
             states = last_states(path, text, special=False)
@@ -190,8 +190,6 @@ def test_step_rewards_are_those_of_the_card(build: Build, reduce: str) -> None:
         "Qwen2.5-Math-PRM-7B", "Qwen2Model", "chatml", bos=None, extra=random_state(head, "score."), num_labels=2
     )
     family = find_family(path.name)
-    spec = Steps("<extra_0>", "\n\n", reduce=reduce)  # type: ignore[arg-type]
-    entry = Family(**{**vars(family), "head": spec})
     responses = ["step one\n\nstep two\n\nParis", "step two", "Paris.<extra_0> step\n\n\n\none"]
     steps = [["step one", "step two", "Paris"], ["step two"], ["Paris. step", "one"]]
     want, heads = [], []
@@ -212,7 +210,7 @@ def test_step_rewards_are_those_of_the_card(build: Build, reduce: str) -> None:
             "prod": torch.tensor(right).prod(),
         }
         want.append(float(total[reduce]))
-    got = HFRewardModel(str(path), family=entry).score(PROMPT, responses)
+    got = HFRewardModel(str(path), steps=reduce).score(PROMPT, responses)
     assert_close(got, want)
     assert [list(g.heads.values()) for g in got] == [pytest.approx(h, abs=1e-4) for h in heads]
     assert list(got[0].heads) == ["step 1", "step 2", "step 3"]
@@ -371,6 +369,8 @@ def test_what_cannot_be_found_is_named(tmp_path: Path) -> None:
         HFRewardModel(str(tmp_path / "no-such-model"))
     with pytest.raises(InvalidInputError, match="'FsfairX'"):
         HFRewardModel("anything", family="fsfair")
+    with pytest.raises(InvalidInputError, match="process reward model"):
+        HFRewardModel("anything", steps="min")
 
 
 def test_names_lead_to_their_families() -> None:

@@ -1,0 +1,301 @@
+"""The scoring engine under load, failure, closing and a small memory; and the plan it follows."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import math
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tpo_core.effects import Pair
+from tpo_core.errors import ModelError, RewardError
+from tpo_core.rewards import HFRewardModel, Reward
+from tpo_core.rewards.checkpoint import Loaded
+from tpo_core.rewards.conversation import Encoded
+from tpo_core.rewards.heads import LinearHead
+from tpo_core.rewards.packed import PackedForward
+from tpo_core.rewards.planning import plan_rows
+from tpo_core.rewards.prefixes import Prefix, PrefixStore, shared_length
+from tpo_core.rewards.worker import Worker
+
+Build = Callable[..., Path]
+
+
+def queries(count: int) -> list[tuple[list[str], list[str]]]:
+    """Return prompts and responses, some prompts long and shared, some responses short and doubled."""
+    rng = random.Random(0)
+    words = [
+        "system",
+        "user",
+        "assistant",
+        "capital",
+        "France",
+        "Paris",
+        "city",
+        "step",
+        "one",
+        "two",
+        "What",
+        "is",
+        "the",
+    ]
+    long = " ".join(rng.choices(words, k=150))
+    found = []
+    for i in range(count):
+        prompt = f"{long} {i % 7}?" if i % 2 else f"{i}?"
+        responses = [" ".join(rng.choices(words, k=rng.randint(1, 60))) for _ in range(3)]
+        found.append(([prompt] * 4, [*responses, responses[0]]))
+    return found
+
+
+@pytest.fixture
+def path(build: Build) -> str:
+    return str(build("someone"))
+
+
+def test_64_threads_and_64_tasks_score_as_one_by_one(path: str) -> None:
+    asked = queries(64)
+    alone = HFRewardModel(path, max_prefix_bytes=0, max_batch_tokens=1)
+    want = [alone.score(*query) for query in asked]
+    threaded, merged = HFRewardModel(path), HFRewardModel(path)
+    with ThreadPoolExecutor(64) as pool:
+        by_threads = list(pool.map(lambda query: threaded.score(*query), asked))
+
+    async def all_at_once() -> list[list[float]]:
+        return list(await asyncio.gather(*(merged.ascore(*query) for query in asked)))
+
+    for got in (by_threads, asyncio.run(all_at_once())):
+        assert [s for each in got for s in each] == pytest.approx([s for each in want for s in each], abs=1e-4)
+
+
+def test_only_one_thread_ever_touches_the_model(path: str) -> None:
+    seen: set[int] = set()
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(lambda *_: seen.add(threading.get_ident()))
+    try:
+        reward = HFRewardModel(path)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda query: reward.score(*query), queries(8)))
+    finally:
+        handle.remove()
+    assert len(seen) == 1 and threading.get_ident() not in seen
+
+
+def test_identical_pairs_are_computed_once(path: str) -> None:
+    reward = HFRewardModel(path)
+    tokens = 0
+
+    def count(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        nonlocal tokens
+        tokens += args[0].numel() if isinstance(module, torch.nn.Embedding) else 0
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(count)
+    try:
+        reward.score("What is the capital?", ["Paris"])
+        once, tokens = tokens, 0
+        first = reward._worker.submit([Pair("What is the city?", "Paris")] * 5).result()
+    finally:
+        handle.remove()
+    assert len(set(map(float, first))) == 1 and tokens <= once + 1
+
+
+def test_a_batch_that_fails_fails_alone_and_the_worker_lives_on() -> None:
+    class Picky:
+        def __init__(self, stopped: Callable[[], bool]) -> None: ...
+
+        def score(self, pairs: list[Pair]) -> list[Reward]:
+            if any(p.response == "poison" for p in pairs):
+                raise RuntimeError("poison")
+            return [Reward(len(p.response)) for p in pairs]
+
+    started, go = threading.Event(), threading.Event()
+
+    class Slow(Picky):
+        def score(self, pairs: list[Pair]) -> list[Reward]:
+            started.set()
+            go.wait()
+            return super().score(pairs)
+
+    worker = Worker(Slow, "picky")
+    first = worker.submit([Pair("", "first")])
+    started.wait()  # the worker is busy: what comes now is merged
+    waiting = [worker.submit([Pair("", text)]) for text in ("one", "poison", "three")]
+    waiting[0].cancel()
+    go.set()
+    assert first.result() == [5.0] and waiting[2].result() == [5.0]
+    with pytest.raises(RuntimeError, match="poison"):
+        waiting[1].result()
+    assert worker.submit([Pair("", "after")]).result() == [5.0]
+    worker.close()
+
+
+def test_a_model_that_answers_nan_costs_that_pair_and_nothing_else(build: Build) -> None:
+    import safetensors.torch
+
+    folder = build("someone")
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    tensors["model.embed_tokens.weight"][9] = math.nan  # <extra_0>
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    reward = HFRewardModel(str(folder))
+    good, bad = reward.score("capital?", ["Paris", "<extra_0>"])
+    assert math.isfinite(good) and math.isnan(bad) and "nan" in bad.failure
+    assert reward.score("capital?", ["Paris"])[0] == pytest.approx(good)
+
+
+def test_a_failing_forward_pass_is_a_reward_error_and_leaves_no_half_filled_prefix(path: str) -> None:
+    reward = HFRewardModel(path)
+    (want,) = reward.score("What is the capital of France? " * 4, ["Lyon"])
+
+    def fail(module: torch.nn.Module, args: object) -> None:
+        if isinstance(module, torch.nn.Embedding):
+            raise MemoryError("no room")
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(fail)
+    try:
+        with pytest.raises(RewardError, match="no room"):
+            reward.score("What is the capital of Spain? " * 4, ["Paris", "Madrid"])
+    finally:
+        handle.remove()
+    assert reward.score("What is the capital of France? " * 4, ["Lyon"])[0] == pytest.approx(want, abs=1e-5)
+    scores = reward.score("What is the capital of Spain? " * 4, ["Paris", "Madrid"])
+    assert scores == pytest.approx(HFRewardModel(path).score("What is the capital of Spain? " * 4, ["Paris", "Madrid"]))
+
+
+def test_a_closed_model_is_freed_and_loads_again_when_asked(path: str) -> None:
+    reward = HFRewardModel(path)
+    before = reward.score("capital?", ["Paris"])
+    names = [t.name for t in threading.enumerate()]
+    assert f"reward {path}" in names
+    reward.close()
+    reward.close()
+    assert f"reward {path}" not in [t.name for t in threading.enumerate()]
+    assert reward.score("capital?", ["Paris"]) == before
+    del reward
+    assert f"reward {path}" not in [t.name for t in threading.enumerate()]
+
+
+def test_a_model_that_vanished_is_an_error_for_whoever_asks(build: Build) -> None:
+    folder = build("someone")
+    reward = HFRewardModel(str(folder))
+    reward.close()
+    folder.rename(folder.with_name("gone"))
+    with pytest.raises(ModelError, match="someone"):
+        reward.score("capital?", ["Paris"])
+    folder.with_name("gone").rename(folder)
+    assert math.isfinite(reward.score("capital?", ["Paris"])[0])
+
+
+def test_the_interpreter_exits_while_a_model_is_loaded_and_busy(path: str) -> None:
+    code = (
+        "import sys; from tpo_core.rewards import HFRewardModel; from tpo_core.effects import Pair\n"
+        "reward = HFRewardModel(sys.argv[1])\n"
+        "reward._worker.submit([Pair(f'{i} capital? ' * 20, 'Paris ' * 20) for i in range(3)])\n"
+        "reward._worker.submit([Pair(f'{i} city? ' * 20, 'Paris ' * 20) for i in range(10_000)])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], timeout=100, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    code = "import sys, tpo_core, tpo_core.rewards.families; assert not {'torch', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
+
+
+def test_without_the_extra_the_error_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from tpo_core.rewards import HFRewardModel\n"
+        "try: HFRewardModel('a/b')\n"
+        "except Exception as e: print(type(e).__name__, e)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, timeout=100, capture_output=True, text=True)
+    assert done.stdout.startswith("ModelError") and 'pip install "tpo[hf]"' in done.stdout
+
+
+@pytest.mark.parametrize("size", [0, 200_000, 2**30])
+def test_kept_prefixes_stay_within_their_bytes_and_scores_the_same(path: str, size: int) -> None:
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32).eval()
+    head = LinearHead(model.score.weight, None, 0, ("score",))
+    loaded = Loaded(model.model, head, model.config, torch.device("cpu"), hidden=True)
+    plain = copy.deepcopy(model)
+    forward = PackedForward(loaded, None, max_prefix_bytes=size)
+    rng = random.Random(0)
+    for _ in range(6):
+        stem = tuple(rng.choices(range(20, 99), k=rng.choice([10, 200, 400])))
+        each = [Encoded((*stem, *rng.choices(range(99), k=20)), len(stem), (len(stem) + 19,)) for _ in range(3)]
+        with torch.inference_mode():
+            got = [value for value, _ in head(forward(each))]
+            want = [plain(input_ids=torch.tensor([e.ids])).logits[0, 0].item() for e in each]
+        assert got == pytest.approx(want, abs=1e-4)
+        held = sum(t.nbytes for e in forward.store._entries for t in (*e.keys.values(), *e.values.values()))
+        assert held == forward.store.tokens * 2 * 2 * 2 * 8 * 4 <= size  # keys and values, layers, heads, size, float32
+
+
+def test_a_prompt_is_computed_once_for_all_responses_and_rounds(path: str) -> None:
+    reward = HFRewardModel(path)
+    prompt = "What is the capital of France? " * 20
+    counts: list[int] = []
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda m, args: counts.append(args[0].numel()) if isinstance(m, torch.nn.Embedding) else None
+    )
+    try:
+        reward.score(prompt, ["Paris"])
+        first = sum(counts)
+        for round_ in range(3):
+            reward.score(prompt, [f"{word} {round_}" for word in ("Paris", "Lyon", "step one", "city")])
+    finally:
+        handle.remove()
+    assert first > 150 and sum(counts) < first + 12 * 12
+
+
+tokens = st.lists(st.integers(0, 3), min_size=1, max_size=40)
+
+
+@given(
+    st.lists(st.tuples(tokens, st.integers(0, 40)), min_size=1, max_size=12), st.integers(1, 60), st.integers(0, 200)
+)
+@settings(max_examples=150, deadline=None)
+def test_every_plan_computes_each_sequence_once_after_what_it_needs(
+    drawn: list[tuple[list[int], int]], budget: int, memory: int
+) -> None:
+    distinct = {tuple(ids): min(stem, len(ids) - 1) for ids, stem in drawn}
+    sequences = [Encoded(ids, stem, (len(ids) - 1, *([stem - 1] if stem else []))) for ids, stem in distinct.items()]
+    store = PrefixStore(memory, 1, least=4)
+    for _ in range(2):
+        filled: set[Prefix] = set(store._entries)
+        seen: list[int] = []
+        for row in plan_rows(sequences, store, budget=budget, least=4):
+            assert len(row) == 1 or sum(s.length for s in row) <= budget
+            for segment in row:
+                seen.append(segment.index)
+                ids = segment.sequence.ids
+                assert segment.length >= 1
+                if segment.prefix is not None:
+                    assert segment.prefix in filled and segment.prefix.ids[: segment.shared] == ids[: segment.shared]
+                    inside = [p for p in segment.sequence.places if p < segment.shared]
+                    assert set(inside) <= set(segment.prefix.places)
+                if segment.leaves is not None:
+                    filled.add(segment.leaves)
+                    assert (
+                        ids[: len(segment.leaves.ids)] == segment.leaves.ids
+                        and len(segment.leaves.ids) > segment.shared
+                    )
+        assert sorted(seen) == list(range(len(sequences)))
+        assert store.tokens == sum(len(e.ids) for e in store._entries) <= memory
+
+
+@given(tokens, tokens)
+def test_shared_length_counts_the_leading_tokens_in_common(one: list[int], other: list[int]) -> None:
+    want = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    assert shared_length(one, other) == want
