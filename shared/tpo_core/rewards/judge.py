@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -16,7 +17,9 @@ from tpo_core.rewards.lms import as_chat
 
 __all__ = ["JudgeReward"]
 
-QUESTION = "Does the response answer the query well: correct, complete and clear?"
+logger = logging.getLogger(__name__)
+
+QUESTION = "Is the response a good answer to the query?"
 
 _Flow: TypeAlias = Generator[list[Ask], "list[Completion | Exception]", list[Reward]]
 _ANCHORS = 4096  # prompts whose anchor is remembered; about a megabyte of short texts
@@ -35,7 +38,7 @@ class JudgeReward(RewardModel):
     response scored for that prompt, whose own reward is 0; it stays the same over the rounds.
 
     A verdict that cannot be read is NaN with the reason, never a default number. Candidates are untrusted: each is
-    fenced by tags that do not occur in it, and the question stands after them.
+    fenced by tags that do not occur in it, and the judge is told to follow no instruction inside.
 
     Args:
         lm: A chat model of this project, a ``dspy.LM``, a LangChain chat model, or a LiteLLM model string.
@@ -153,6 +156,7 @@ class JudgeReward(RewardModel):
                     f"{self.chat.name} gives no log-probabilities, which {self.name!r} requires; "
                     "use another model, or logprobs='auto' to parse grades"
                 )
+            logger.warning("%s gives no log-probabilities here; %s parses written grades", self.chat.name, self.name)
             self._weighed = False
 
     def _asks(self, pairs: Sequence[Pair], weighed: bool) -> list[Ask]:
@@ -167,7 +171,7 @@ class JudgeReward(RewardModel):
     def _question(self, place: int, pair: Pair, head: str, text: str, weighed: bool) -> Ask:
         if self._graded or not weighed:
             return grade(place, pair, head, text, self._reference_for(pair), self._scale, weighed)
-        question = f"Does the response meet this criterion: {text}" if head else text
+        question = f"Does the response meet this criterion: {text}?" if head else text
         return yes_or_no(place, pair, head, question, self._reference_for(pair))
 
     def _comparison(self, place: int, pair: Pair, weighed: bool) -> list[Ask]:
@@ -175,7 +179,7 @@ class JudgeReward(RewardModel):
         if other == pair.response:
             return []
         by = "\n".join(self._criteria.values())
-        return compare(place, pair, other, f"Which response is better, judged by this?\n{by}", weighed)
+        return compare(place, pair, other, f"Which response is better? Judge by this: {by}\n", weighed)
 
     def _anchor(self, pair: Pair) -> str:
         key = pair.prompt if isinstance(pair.prompt, str) else repr(pair.prompt)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from tpo_core.effects import Completion, Message, Pair, Reward
-from tpo_core.prompting import fence, render, show_query
-from tpo_core.rewards.judge_prompts import Compare, Grade, YesNo, with_reference
+from tpo_core.prompting import show_query
+from tpo_core.rewards.judge_prompts import Compare, Grade, YesNo, messages
 from tpo_core.rewards.verdicts import expected_grade, log_odds, read_choice, read_grade
 from tpo_core.trajectory import Usage
-
-if TYPE_CHECKING:
-    import dspy
 
 __all__ = ["Answer", "Ask", "combine", "compare", "grade", "yes_or_no"]
 
@@ -61,15 +58,16 @@ class Answer:
 
 def yes_or_no(place: int, pair: Pair, head: str, question: str, reference: str | None) -> Ask:
     """Ask whether the answer to a question about the response is Yes."""
-    return Ask(place, head, "yesno", _messages(YesNo, pair, reference, question=question), weighed=True)
+    said = messages(YesNo, _texts(pair, question, reference))
+    return Ask(place, head, "yesno", said, weighed=True)
 
 
 def grade(
     place: int, pair: Pair, head: str, rubric: str, reference: str | None, scale: tuple[int, int], weighed: bool
 ) -> Ask:
     """Ask for a grade."""
-    words = f"{scale[0]} (worst) to {scale[1]} (best)"
-    return Ask(place, head, "grade", _messages(Grade, pair, reference, rubric=rubric, scale=words), weighed, scale)
+    question = f"Grade the response from {scale[0]} (worst) to {scale[1]} (best) by this rubric: {rubric}\n"
+    return Ask(place, head, "grade", messages(Grade, _texts(pair, question, reference)), weighed, scale)
 
 
 def compare(place: int, pair: Pair, other: str, question: str, weighed: bool) -> list[Ask]:
@@ -77,13 +75,8 @@ def compare(place: int, pair: Pair, other: str, question: str, weighed: bool) ->
     asks = []
     for swapped in (False, True):
         a, b = (other, pair.response) if swapped else (pair.response, other)
-        fields = {
-            "query": _query(pair),
-            "response_a": fence(a, "response-a"),
-            "response_b": fence(b, "response-b"),
-            "question": question,
-        }
-        asks.append(Ask(place, "", "compare", tuple(render(Compare, fields)), weighed, swapped=swapped))
+        texts = {"question": question, "query": _query(pair), "response_a": a, "response_b": b}
+        asks.append(Ask(place, "", "compare", messages(Compare, texts), weighed, swapped=swapped))
     return asks
 
 
@@ -105,16 +98,12 @@ def _even(ask: Ask) -> float:
     return sum(ask.scale) / 2 if ask.form == "grade" else 0.0
 
 
-def _messages(signature: type[dspy.Signature], pair: Pair, reference: str | None, **fields: str) -> tuple[Message, ...]:
-    shown = {"query": _query(pair), "response": fence(pair.response), **fields}
-    if reference is not None:
-        signature = with_reference(signature)
-        shown["reference_answer"] = fence(reference, "reference")
-    return tuple(render(signature, shown))
+def _texts(pair: Pair, question: str, reference: str | None) -> dict[str, str | None]:
+    return {"question": question, "query": _query(pair), "reference": reference, "response": pair.response}
 
 
 def _query(pair: Pair) -> str:
-    return fence(show_query(pair.prompt) if pair.prompt else "(not given)", "query")
+    return show_query(pair.prompt) if pair.prompt else "(not given)"
 
 
 def _weighed(ask: Ask, completion: Completion) -> float | None:

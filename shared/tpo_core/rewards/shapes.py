@@ -34,7 +34,7 @@ def find_kind(fn: Any) -> Kind:
     if not callable(fn) or inspect.isclass(fn):
         raise InvalidInputError(f"fn must be a callable or a Runnable, not {fn!r:.80}")
     try:
-        parameters = list(inspect.signature(getattr(fn, "forward", fn)).parameters.values())
+        parameters = _parameters(fn)
     except (TypeError, ValueError):
         raise _ambiguous(fn, "it has no signature") from None
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -50,6 +50,14 @@ def find_kind(fn: Any) -> Kind:
     if len(required) == 1 and names[0] in _RESPONSES:
         return "response"
     raise _ambiguous(fn, f"it takes ({', '.join(str(p) for p in parameters)})")
+
+
+def _parameters(fn: Any) -> list[inspect.Parameter]:
+    # A module's call takes anything, its forward says what; DSPy warns when an instance's is touched, so ask the class.
+    forward = getattr(type(fn), "forward", None)
+    if forward is not None:
+        return list(inspect.signature(forward).parameters.values())[1:]
+    return list(inspect.signature(fn).parameters.values())
 
 
 def _of_two(fn: Any, first: inspect.Parameter, second: inspect.Parameter, traced: bool) -> Kind:
@@ -97,14 +105,18 @@ def arguments(
         return (_args(pair, fields[0]), _prediction(pair, fields[1])), {}
     if kind == "evaluator":
         given = {
-            "inputs": pair.prompt if pair.inputs is None else pair.inputs,
-            "outputs": pair.response if pair.value is None else pair.value,
+            "inputs": pair.prompt if pair.inputs is None else _unwrapped(pair.inputs),
+            "outputs": pair.response if pair.value is None else _unwrapped(pair.value),
             "reference_outputs": getattr(pair.inputs, "reference_outputs", None),
         }
         return (), {k: v for k, v in given.items() if k in _names(fn) or _takes_any(fn)}
     if kind == "runnable":
         return ({"prompt": pair.prompt, "response": pair.response},), {}
     return (pair.prompt, pair.response), {}
+
+
+def _unwrapped(thing: Any) -> Any:
+    return dict(thing.items()) if hasattr(thing, "toDict") else thing  # evaluators know no DSPy objects
 
 
 def _names(fn: Any) -> set[str]:

@@ -6,12 +6,12 @@ import functools
 import math
 import threading
 
+import dspy
 import pytest
 from langchain_core.runnables import RunnableLambda
 from langgraph.errors import GraphInterrupt
 from openevals.exact import exact_match
 
-import dspy
 from tpo_core.effects import Pair
 from tpo_core.errors import InvalidInputError, RewardError
 from tpo_core.rewards import FunctionReward, RewardModel, as_reward

@@ -6,6 +6,7 @@ import json
 import uuid
 from datetime import datetime, timezone
 
+import dspy
 import pytest
 from dspy.lm15 import Message, Response, Usage
 from langchain_core.messages import AIMessage, HumanMessage
@@ -13,7 +14,6 @@ from langchain_core.runnables import RunnableLambda
 from langsmith import Client, aevaluate, evaluate
 from langsmith.schemas import Example as LangSmithExample
 
-import dspy
 from tpo_core.effects import Reward
 from tpo_core.errors import InvalidInputError, RewardError
 from tpo_core.rewards import RewardModel
