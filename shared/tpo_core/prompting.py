@@ -44,7 +44,7 @@ def fence(text: str, name: str = "response") -> str:
         </response-2>
     """
     tag, number = name, 1
-    while f"{tag}>" in text:
+    while re.search(rf"{re.escape(tag)}\s*>", text, re.IGNORECASE):  # what a model may read as this tag
         number += 1
         tag = f"{name}-{number}"
     return f"<{tag}>\n{text}\n</{tag}>"
