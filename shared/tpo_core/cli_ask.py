@@ -18,12 +18,21 @@ from tpo_core.trajectory import Trajectory
 
 __all__ = ["add_parser", "run"]
 
-EMBEDDED: Mapping[str, Any] = {"width": 5, "depth": 2, "fresh": 2, "max_response_tokens": 160, "deadline": 80.0}
+EMBEDDED: Mapping[str, Any] = {
+    "width": 5,
+    "depth": 2,
+    "fresh": 2,
+    "temperature": 0.5,
+    "max_response_tokens": 160,
+    "deadline": 80.0,
+    "seed": 0,
+}
 """Settings for the embedded model where the user gives none: short answers, of which some are always new, and an end
 within two minutes on two busy cores."""
 
 BRIEF = "Answer in two or three short sentences."
-"""The embedded model's system prompt where the user gives none: it seldom ends a long answer before its limit."""
+"""Added to the embedded model's query where the user gives no system prompt: it seldom ends a long answer before its
+limit."""
 
 _EPILOG = """\
 examples:
@@ -142,14 +151,15 @@ def _loop(
 ) -> Trajectory:
     from tpo_core.cli_models import is_embedded
     from tpo_core.drivers import run as run_loop
+    from tpo_core.local_demos import DEMOS
     from tpo_core.policies import ChatPolicy
 
-    user = {"role": "user", "content": query}
-    prompt: Any = [{"role": "system", "content": args.system}, user] if args.system else query
-    brief = not args.system and is_embedded(policy)
-    inputs = [{"role": "system", "content": BRIEF}, user] if brief else None
-    answers = ChatPolicy(policy, critic=critic, editor=editor)
-    return run_loop(prompt, answers, reward, config, inputs=inputs, on_progress=view.progress)
+    embedded = is_embedded(policy)
+    answers = ChatPolicy(policy, critic=critic, editor=editor, demos=DEMOS if embedded else None)
+    prompt: Any = f"{query}\n\n{BRIEF}" if embedded else query
+    if args.system:
+        prompt = [{"role": "system", "content": args.system}, {"role": "user", "content": query}]
+    return run_loop(prompt, answers, reward, config, on_progress=view.progress)
 
 
 def _load(model: ChatModel, view: View) -> None:

@@ -44,13 +44,11 @@ def find_model(model: str | None, api_base: str | None) -> ChatModel:
     if base:
         return _on_server(model, base.rstrip("/"))
     if model:
-        from tpo_core.chat import LiteLLMChat
-
-        return LiteLLMChat(model)
+        return _litellm(model)
     from tpo_core.local import LocalChat
 
     # left to itself, so small a model ends in a loop and says one sentence until its tokens are used up
-    return LocalChat(repeat_penalty=1.1, dry_multiplier=0.8)
+    return LocalChat(repeat_penalty=1.05, dry_multiplier=0.8, dry_penalty_last_n=64)
 
 
 def is_embedded(model: ChatModel) -> bool:
@@ -83,14 +81,21 @@ def find_reward(reward: str, judge: Callable[[], ChatModel], named: Callable[[st
 
 
 def _on_server(model: str | None, base: str) -> ChatModel:
-    from tpo_core.chat import LiteLLMChat
-
     key = os.environ.get("TPO_API_KEY") or os.environ.get("OPENAI_API_KEY")
     served = _models(base, key)
     if model is None and not served:
         raise ModelError(f"the server at {base} does not say which models it has; name one with --model")
     name = model or served[0]
-    return LiteLLMChat(name if name.startswith("openai/") else f"openai/{name}", api_base=base, api_key=key)
+    return _litellm(name if name.startswith("openai/") else f"openai/{name}", api_base=base, api_key=key)
+
+
+def _litellm(model: str, **where: str | None) -> ChatModel:
+    import litellm
+
+    from tpo_core.chat import LiteLLMChat
+
+    litellm.suppress_debug_info = True  # else it prints advice to standard output at every error
+    return LiteLLMChat(model, **where)
 
 
 def _models(base: str, key: str | None) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+
 from loopback import LoopbackServer
 
 Start = Callable[..., LoopbackServer]
