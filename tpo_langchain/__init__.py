@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tpo_langchain.chat import ChatTPO
 from tpo_langchain.parts import TunedPrompt
 from tpo_langchain.runnable import RunnableTPO
 from tpo_langchain.sampling import SaltedCache
 
-__all__ = ["RunnableTPO", "SaltedCache", "TunedPrompt"]
+__all__ = ["ChatTPO", "RunnableTPO", "SaltedCache", "TunedPrompt"]

@@ -25,7 +25,7 @@ from pydantic import BaseModel
 __all__ = ["Anatomy", "Core", "dissect", "model_in", "rebuilt"]
 
 _STRUCTURED = frozenset({"ls_structured_output_format", "structured_output_format", "response_format", "format"})
-_TOOLS = frozenset({"tools", "functions", "tool_choice", "function_call"})
+_NOT_FOR_TEXT = _STRUCTURED | {"tools", "functions", "tool_choice", "function_call", "stop"}
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,8 @@ class Anatomy:
 
     @property
     def llm(self) -> Runnable[Any, Any] | None:
-        """Return the model as one to be asked for text: without tools and output formats, with retries if it can."""
-        if self.model is None or not (_STRUCTURED | _TOOLS) & _bound(self.model):
-            return self.model
-        return model_in(self.model)
+        """Return the model as one to be asked for text: without tools, output formats and stop words."""
+        return None if self.model is None else _freed(self.model)
 
 
 def dissect(chain: Runnable[Any, Any]) -> Anatomy:
@@ -155,6 +153,13 @@ def _bound(step: Any) -> set[str]:
         return _bound(step.steps__.get("raw"))
     own = set(step.kwargs) if isinstance(step, RunnableBindingBase) else set()
     return own | _bound(inner) if (inner := _inner(step)) is not None else own
+
+
+def _freed(step: Any) -> Any:
+    if isinstance(step, RunnableBinding):
+        kept = {name: value for name, value in step.kwargs.items() if name not in _NOT_FOR_TEXT}
+        return step.model_copy(update={"bound": _freed(step.bound), "kwargs": kept})
+    return model_in(step) if _NOT_FOR_TEXT & _bound(step) else step
 
 
 def _labels_only(config: RunnableConfig) -> bool:

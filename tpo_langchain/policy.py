@@ -75,6 +75,9 @@ class ChainPolicy:
         """Note what a call needs."""
         self._parts, self._memory, self._rounds = parts, memory, rounds
         self._config, self._run_manager, self._kwargs = config, run_manager, kwargs
+        graph = sys.modules.get("langgraph.errors")
+        # LangGraph's interrupts and commands must reach it
+        self.fatal: tuple[type[Exception], ...] = (graph.GraphBubbleUp,) if graph is not None else ()
         open_gate: nullcontext[None] = nullcontext()
         both: Gates = (open_gate, open_gate) if gates is None else gates
         self._gate, self._agate = both
@@ -83,12 +86,6 @@ class ChainPolicy:
                 memory.takes_n[task] = False
         # the chain's first step gets the keyword arguments, and a request with n does not go through it
         self.takes_n: MutableMapping[Task, bool] = {**memory.takes_n, "sample": False} if kwargs else memory.takes_n
-
-    @property
-    def fatal(self) -> tuple[type[Exception], ...]:
-        """Return what must reach the host: LangGraph's interrupts and commands."""
-        errors = sys.modules.get("langgraph.errors")
-        return (errors.GraphBubbleUp,) if errors is not None else ()
 
     def generate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
         """Run what the task needs."""

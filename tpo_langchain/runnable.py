@@ -14,7 +14,9 @@ from pydantic import PrivateAttr
 
 from tpo_core import Trajectory
 from tpo_core.drivers import arun, run
+from tpo_core.policies import Policy
 from tpo_langchain.composite import Composite, checked_parts
+from tpo_langchain.first import AfterFirst
 from tpo_langchain.parts import Parts
 from tpo_langchain.policy import ChainPolicy, Gates, Memory
 from tpo_langchain.settings import LoopSettings, spread
@@ -63,6 +65,7 @@ class RunnableTPO(LoopSettings, Composite):
     _parts: Parts = PrivateAttr()
     _memory: Memory = PrivateAttr(default_factory=Memory)
     _gates: Gates | None = PrivateAttr(default=None)
+    _first: AIMessage | None = PrivateAttr(default=None)
 
     def __init__(self, runnable: Any = None, /, **given: Any) -> None:
         """Check everything that can be checked before a model is called."""
@@ -110,9 +113,12 @@ class RunnableTPO(LoopSettings, Composite):
         settings = self.loop_config(config.get("configurable"))
         self._parts.check(settings.rounds)
         scoring = TracedReward(self.reward, lambda: child(config, run_manager, "tpo:score"))
+        policy: Policy = ChainPolicy(
+            self._parts, self._memory, settings.rounds, config, run_manager, kwargs, self._gates
+        )
         return {
             "query": query_of(input, self.query, self._parts.anatomy.prompt),
-            "policy": ChainPolicy(self._parts, self._memory, settings.rounds, config, run_manager, kwargs, self._gates),
+            "policy": policy if self._first is None else AfterFirst(policy, self._first),
             "reward": scoring,
             "config": settings,
             "inputs": input,
@@ -164,6 +170,12 @@ class RunnableTPO(LoopSettings, Composite):
         whole = reduce(joined, [chunk async for chunk in input], None)
         for chunk in chunks(await self._ainvoke(whole, run_manager, config, **kwargs)):
             yield chunk
+
+    def after_first(self, message: AIMessage) -> RunnableTPO:
+        """Return this with its first sample already made: ``message``, an answer of the wrapped Runnable."""
+        copy = self.model_copy()
+        copy._first = message
+        return copy
 
     # -- many runs ----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from tpo_core import InvalidInputError, TPOConfig
 from tpo_core.config import Mode
 
-__all__ = ["PREFIX", "LoopSettings", "setting_specs", "spread"]
+__all__ = ["PREFIX", "LoopSettings", "loop_settings", "setting_specs", "spread"]
 
 PREFIX = "tpo_"
 """In front of a setting's name under ``config["configurable"]``."""
@@ -62,8 +62,13 @@ class LoopSettings(BaseModel):
             InvalidInputError: A value is out of range, or a ``tpo_`` key is none of these settings.
         """
         given = {k.removeprefix(PREFIX): v for k, v in (configurable or {}).items() if k.startswith(PREFIX)}
-        own = {name: getattr(self, name) for name in _NAMES}
+        own = loop_settings(self)
         return checked({**own, **{k: v for k, v in given.items() if k in _NAMES}})
+
+
+def loop_settings(settings: LoopSettings) -> dict[str, Any]:
+    """Return the settings by name."""
+    return {name: getattr(settings, name) for name in _NAMES}
 
 
 _NAMES = tuple(f.name for f in fields(TPOConfig))

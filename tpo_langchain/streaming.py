@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages.tool import tool_call_chunk
 
-__all__ = ["chunks", "joined"]
+__all__ = ["chunks", "joined", "message_chunks"]
 
 
 def chunks(answer: Any) -> Iterator[Any]:
     """Split an answer into chunks that add up to it: text and messages word by word, anything else whole."""
     if isinstance(answer, str):
         yield from _words(answer) or [answer]
-    elif isinstance(answer, AIMessage) and isinstance(answer.content, str) and not answer.tool_calls:
-        yield from _message_chunks(answer)
+    elif isinstance(answer, AIMessage):
+        yield from message_chunks(answer)
     else:
         yield answer
 
@@ -31,12 +33,17 @@ def joined(whole: Any, chunk: Any) -> Any:
         return chunk
 
 
-def _message_chunks(message: AIMessage) -> Iterator[AIMessageChunk]:
-    *words, last = _words(str(message.content)) or [""]
+def message_chunks(message: AIMessage) -> Iterator[AIMessageChunk]:
+    """Split a message word by word; usage, metadata and tool calls come with the last chunk."""
+    *words, last = (_words(message.content) if isinstance(message.content, str) else [message.content]) or [""]
     for word in words:
         yield AIMessageChunk(content=word, id=message.id)
+    calls = [
+        tool_call_chunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=place)
+        for place, call in enumerate(message.tool_calls)
+    ]
     told = message.model_dump(exclude={"content", "type", "tool_calls", "invalid_tool_calls"})
-    yield AIMessageChunk(content=last, chunk_position="last", **told)
+    yield AIMessageChunk(content=last, chunk_position="last", tool_call_chunks=calls, **told)
 
 
 def _words(text: str) -> list[str]:

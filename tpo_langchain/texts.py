@@ -60,9 +60,10 @@ def _prompt(given: Any) -> Prompt:
         return _chat([given])
     if isinstance(given, Sequence) and not isinstance(given, bytes):
         try:
-            return _chat(convert_to_messages(given))
+            messages = convert_to_messages(given)
         except (ValueError, NotImplementedError) as error:
             raise _unclear(given) from error
+        return _chat(messages)
     raise _unclear(given)
 
 

@@ -44,8 +44,13 @@ class Meter(BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
         """Count a model call; several generations of one request carry its whole usage each."""
-        first = response.generations[0][0] if response.generations and response.generations[0] else None
+        made = response.generations[0] if response.generations else []
+        first = made[0] if made else None
         message = getattr(first, "message", None)
+        if name := (response.llm_output or {}).get("model_name"):
+            for generation in made:  # told by LangChain where there is one only; usage callbacks ask for it
+                if isinstance(m := getattr(generation, "message", None), AIMessage):
+                    m.response_metadata.setdefault("model_name", name)
         with self._lock:
             self.usage += usage_of(message, response.llm_output)
             if isinstance(message, AIMessage):
@@ -82,7 +87,8 @@ def child(
     callbacks: CallbackManager | AsyncCallbackManager = run_manager.get_child(tag)
     callbacks.add_tags(["nostream"])
     if meter is not None:
-        callbacks.add_handler(meter, inherit=True)
+        callbacks.handlers.insert(0, meter)  # before those that read the model's name
+        callbacks.inheritable_handlers.insert(0, meter)
     return patch_config(config, callbacks=callbacks, run_name=name)
 
 

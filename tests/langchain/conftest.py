@@ -96,3 +96,36 @@ def tree() -> Tree:
 def no_llm_cache() -> Iterator[None]:
     yield
     set_llm_cache(None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marks of langchain-tests, whose plugins this project does not load."""
+    for mark in ("benchmark", "vcr"):
+        config.addinivalue_line("markers", f"{mark}: of langchain-tests")
+
+
+@pytest.fixture
+def benchmark() -> Callable[..., Any]:
+    """Stand in for pytest-benchmark: call, and measure nothing."""
+    return lambda called, *args, **kwargs: called(*args, **kwargs)
+
+
+@pytest.fixture
+def vcr() -> None:
+    """Stand in for pytest-recording, which langchain-tests asks for even where no traffic is recorded."""
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what langchain-tests' suites came to; the reasons for what does not apply are in test_chat_standard.py."""
+    counts = {
+        outcome: sum(
+            "test_chat_standard.py" in getattr(r, "nodeid", "") for r in terminalreporter.stats.get(outcome, [])
+        )
+        for outcome in ("passed", "failed", "error", "skipped")
+    }
+    if any(counts.values()):
+        bad = counts["failed"] + counts["error"]
+        told = f"{counts['passed']} passed, {bad} failed, {counts['skipped']} not applicable"
+        terminalreporter.write_line(
+            f"langchain-tests, ChatModelUnitTests and ChatModelIntegrationTests on ChatTPO: {told}"
+        )
