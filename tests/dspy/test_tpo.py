@@ -11,7 +11,7 @@ import dspy
 import pydantic
 import pytest
 
-from tpo_core import GenerationError, InvalidInputError, TPOConfig
+from tpo_core import GenerationError, InvalidInputError
 from tpo_dspy import TPO
 
 Scripted = Callable[..., dspy.LM]
@@ -72,6 +72,15 @@ def test_samples_are_drawn_as_configured_and_told_nothing_else(lm: dspy.LM) -> N
     drawn = [r.config for r in lm.engine.requests]
     assert [(c.temperature, c.top_p, c.max_tokens) for c in drawn] == [(0.3, 0.5, 77)] * 2
     assert len({c.seed for c in drawn}) == 2 and None not in {c.seed for c in drawn}
+
+
+def test_by_default_only_a_temperature_is_set_and_reasoning_models_are_left_alone(scripted: Scripted) -> None:
+    plain, reasoning = scripted(RULES), scripted(RULES, max_completion_tokens=20000)
+    for lm in (plain, reasoning):
+        with dspy.context(lm=lm):
+            TPO(cot(), longer, width=1, depth=0)(question="why?")
+    drawn = [lm.engine.requests[0].config for lm in (plain, reasoning)]
+    assert [(c.temperature, c.top_p, c.max_tokens) for c in drawn] == [(0.7, None, None), (None, None, 20000)]
 
 
 def test_a_predictors_own_settings_and_the_lms_lower_limit_win(scripted: Scripted) -> None:
@@ -288,7 +297,7 @@ def test_the_whole_program_is_saved_without_its_reward(lm: dspy.LM, tmp_path: An
     refined = TPO(cot(), reward, width=2, depth=1, on_progress=lambda progress: None)
     refined.save(tmp_path / "program", save_program=True)
     loaded = dspy.load(str(tmp_path / "program"), allow_pickle=True)
-    assert loaded.config == TPOConfig(width=2, depth=1)
+    assert loaded.config == refined.config
     with pytest.raises(InvalidInputError, match=r"set program\.reward"):
         loaded(question="why?")
     loaded.reward = reward
