@@ -197,6 +197,11 @@ def test_several_pairs_are_scored_at_once_and_see_the_callers_context():
     token = mark.set("set")
     try:
         assert FunctionReward(reward).score("q", ["a", "b", "c"]) == [1.0] * 3
+
+        async def awaited(prompt, response):
+            return mark.get() == "set"
+
+        assert FunctionReward(awaited).score("q", ["a", "b"]) == [1.0, 1.0]  # on the background loop, too
     finally:
         mark.reset(token)
 
@@ -222,12 +227,14 @@ def test_when_every_pair_raises_the_error_names_the_reward_and_the_cause():
     assert isinstance(caught.value.__cause__, KeyError)
 
 
-def test_the_hosts_control_flow_passes_through():
+async def test_the_hosts_control_flow_passes_through():
     def interrupts(prompt, response):
         raise GraphInterrupt(())
 
     with pytest.raises(GraphInterrupt):
         FunctionReward(interrupts).score("q", ["a", "b"])
+    with pytest.raises(GraphInterrupt):
+        await FunctionReward(interrupts).ascore("q", ["a", "b"])
 
     def leaves(prompt, response):
         raise KeyboardInterrupt

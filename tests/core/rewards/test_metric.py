@@ -192,6 +192,19 @@ def test_bootstrapping_gets_a_bool_where_a_threshold_is_set():
     assert Brevity()(EXAMPLE, dspy.Prediction(answer="abc"), trace=[]) == -3.0
 
 
+def test_in_bootstrapping_with_a_threshold():
+    program = dspy.Predict("question -> answer")
+    examples = [dspy.Example(question=q, answer="x").with_inputs("question") for q in ("short?", "long?")]
+
+    def answer(prompt):
+        return answers("a" * 9 if "long?" in prompt.rsplit("question", 1)[1] else "ab")(prompt)
+
+    with dspy.context(lm=lm(answer, "bootstrap")):
+        metric = Brevity().as_metric(threshold=-3.0)
+        best = dspy.BootstrapFewShot(metric=metric, max_labeled_demos=0).compile(program, trainset=examples)
+    assert [demo.answer for demo in best.demos] == ["ab"]  # only what reached the threshold is shown as an example
+
+
 def test_hosts_get_zero_to_one_on_request():
     metric = Brevity().as_metric(mean=-3.0, scale=2.0)
     assert metric(EXAMPLE, dspy.Prediction(answer="abc")) == 0.5
