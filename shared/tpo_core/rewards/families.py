@@ -15,7 +15,9 @@ from typing import Literal
 
 from tpo_core.errors import InvalidInputError
 
-__all__ = ["FAMILIES", "UNKNOWN", "Family", "Gate", "Head", "Logits", "Mlp", "Steps", "find_family"]
+__all__ = [
+    "FAMILIES", "UNKNOWN", "Family", "Gate", "Head", "Logits", "Mlp", "Steps", "family_named", "find_family", "table",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -233,3 +235,17 @@ def family_named(name: str) -> Family:
             return family
     known = ", ".join(repr(f.name) for f in (*FAMILIES, UNKNOWN))
     raise InvalidInputError(f"family {name!r} is not known; use one of {known}, or a Family of your own")
+
+
+def table() -> str:
+    """Return the families as a Markdown table."""
+    rows = ["| Family | The score | Its own code | Proven against |", "|---|---|---|---|"]
+    for f in (*FAMILIES, UNKNOWN):
+        code = "`trust_remote_code=True`" if f.body == "remote" else "not needed"
+        cells = (f"[{f.name}]({f.source})", f.score, code, f.proof)
+        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(table())  # noqa: T201 - a generator of documentation

@@ -24,7 +24,7 @@ from tpo_core.rewards.conversation import Encoded
 from tpo_core.rewards.planning import Segment, plan_rows
 from tpo_core.rewards.prefixes import Prefix, PrefixStore
 
-__all__ = ["PackedForward"]
+__all__ = ["PackedForward", "masked", "merged"]
 
 ATTENTION = "tpo_packed"
 
@@ -189,20 +189,22 @@ def _leave(prefix: Prefix, layer: int, shared: int, before: tuple[Tensor, Tensor
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, before: tuple[Tensor, Tensor] | None, scale: float | None) -> Tensor:
     """Return the attention of a segment, or of its last token, to itself and all of what stands before it."""
+    if before is not None:
+        return (merged if q.device.type == "cpu" else masked)(q, k, v, before, scale)
     grouped = q.shape[1] != k.shape[1]
     causal = q.shape[2] > 1
-    if before is None:
-        return functional.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale, enable_gqa=grouped)
-    if q.device.type == "cpu":
-        return _merged(q, k, v, before, causal, scale)
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale, enable_gqa=grouped)
+
+
+def masked(q: Tensor, k: Tensor, v: Tensor, before: tuple[Tensor, Tensor], scale: float | None) -> Tensor:
+    """Attend to the prefix and the segment side by side; on a GPU this mask is one the flash kernels know."""
     k, v = torch.cat([before[0], k], 2), torch.cat([before[1], v], 2)
-    mask = causal_lower_right(q.shape[2], k.shape[2]) if causal else None
+    mask = causal_lower_right(q.shape[2], k.shape[2]) if q.shape[2] > 1 else None
+    grouped = q.shape[1] != k.shape[1]
     return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
 
 
-def _merged(
-    q: Tensor, k: Tensor, v: Tensor, before: tuple[Tensor, Tensor], causal: bool, scale: float | None
-) -> Tensor:
+def merged(q: Tensor, k: Tensor, v: Tensor, before: tuple[Tensor, Tensor], scale: float | None) -> Tensor:
     """Attend to the prefix and to the segment apart, and merge by their log-sum-exps.
 
     The prefix is then seen whole, without a mask and without being copied beside the segment; with grouped heads the
@@ -214,7 +216,7 @@ def _merged(
     if groups != heads:
         far, far_lse = far.reshape(q.shape), far_lse.reshape(1, heads, tokens)
         k, v = (t.repeat_interleave(heads // groups, 1) for t in (k, v))
-    near, near_lse = flash(q, k, v, is_causal=causal, scale=scale)
+    near, near_lse = flash(q, k, v, is_causal=tokens > 1, scale=scale)
     return torch.lerp(near, far, torch.sigmoid(far_lse - near_lse)[..., None].to(near.dtype))
 
 

@@ -18,6 +18,7 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from tpo_core.effects import Pair
 from tpo_core.errors import ModelError, RewardError
@@ -25,7 +26,7 @@ from tpo_core.rewards import HFRewardModel, Reward
 from tpo_core.rewards.checkpoint import Loaded
 from tpo_core.rewards.conversation import Encoded
 from tpo_core.rewards.heads import LinearHead
-from tpo_core.rewards.packed import PackedForward
+from tpo_core.rewards.packed import PackedForward, masked, merged
 from tpo_core.rewards.planning import plan_rows
 from tpo_core.rewards.prefixes import Prefix, PrefixStore, shared_length
 from tpo_core.rewards.worker import Worker
@@ -257,6 +258,18 @@ def test_a_prompt_is_computed_once_for_all_responses_and_rounds(path: str) -> No
     finally:
         handle.remove()
     assert first > 150 and sum(counts) < first + 12 * 12
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(4, 4), (4, 2), (4, 1)])
+@pytest.mark.parametrize("tokens_", [1, 7])
+def test_both_ways_of_attending_to_a_prefix_agree_with_causal_attention(heads: int, groups: int, tokens_: int) -> None:
+    torch.manual_seed(0)
+    q = torch.randn(1, heads, 30 + tokens_, 8)
+    k, v = torch.randn(2, 1, groups, 30 + tokens_, 8)
+    want = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True, scale=0.3)[:, :, 30:]
+    before = (k[:, :, :30], v[:, :, :30])
+    for way in (masked, merged):
+        assert torch.allclose(way(q[:, :, 30:], k[:, :, 30:], v[:, :, 30:], before, 0.3), want, atol=1e-5)
 
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=40)

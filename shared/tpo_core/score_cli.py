@@ -1,0 +1,143 @@
+"""``tpo score``: rewards for a file of prompts and responses."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from pathlib import Path
+from typing import IO, Any
+
+from tpo_core.effects import Pair, Reward
+from tpo_core.errors import InvalidInputError, RewardError
+from tpo_core.rewards.base import RewardModel, make_pairs
+
+__all__ = ["add_parser", "run"]
+
+Line = dict[str, Any]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``score`` to the ``tpo`` command."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "score",
+        help="score responses with a reward model",
+        description='Read JSON lines with "prompt" and "response", write them again with "reward".',
+        epilog="A prompt is text or a list of chat messages. A line without a reward has null and the failure.",
+    )
+    parser.add_argument("input", nargs="?", default="-", help="JSON lines; standard input by default")
+    parser.add_argument("-o", "--output", default="-", help="where to write; standard output by default")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", metavar="NAME", help="a reward model to run here: org/name, or a folder")
+    which.add_argument("--remote", metavar="URL", help="a reward model on a server")
+    parser.add_argument("--tokenizer", metavar="NAME", help="with --remote: the model's, so that token ids can be sent")
+    parser.add_argument("--device", help="cpu, cuda, mps; by default the accelerator there is")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="by default what the device is fast in"
+    )
+    parser.add_argument("--trust-remote-code", action="store_true", help="run code from the model's repository")
+    parser.add_argument("--batch", type=int, default=64, metavar="N", help="lines per request (64)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score a file and return 0, or 1 when a line has no reward.
+
+    Raises:
+        InvalidInputError: The input is no file, or a line is not what it should be; named before any model is loaded.
+        ModelError: The model cannot be loaded or reached.
+    """
+    if args.batch < 1:
+        raise InvalidInputError(f"--batch must be at least 1, not {args.batch}")
+    lines, pairs = _read(args.input)
+    failed = 0
+    with closing(_model(args)) as model, _output(args.output) as file, _progress() as progress:
+        bar = progress.add_task("scoring", total=len(pairs))
+        for start in range(0, len(pairs), args.batch):
+            here = slice(start, start + args.batch)
+            rewards = _score(model, pairs[here])
+            for line, reward in zip(lines[here], rewards, strict=True):
+                file.write(json.dumps({**line, **_columns(reward)}, ensure_ascii=False) + "\n")
+                failed += math.isnan(reward)
+            file.flush()
+            progress.advance(bar, len(rewards))
+    if failed:
+        sys.stderr.write(f"tpo: {failed} of {len(pairs)} lines have no reward; see their failure\n")
+    return 1 if failed else 0
+
+
+def _read(name: str) -> tuple[list[Line], list[Pair]]:
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"cannot read {name}: {error}") from error
+    lines: list[Line] = []
+    pairs: list[Pair] = []
+    for line, pair in _parsed(text, "standard input" if name == "-" else name):
+        lines.append(line)
+        pairs.append(pair)
+    if not pairs:
+        raise InvalidInputError(f"{name} holds no lines to score")
+    return lines, pairs
+
+
+def _parsed(text: str, name: str) -> Iterator[tuple[Line, Pair]]:
+    for number, row in enumerate(text.split("\n"), 1):
+        if not row.strip():
+            continue
+        try:
+            line = json.loads(row)
+            if not isinstance(line, dict) or "prompt" not in line or "response" not in line:
+                raise InvalidInputError("not an object with prompt and response")
+            (pair,) = make_pairs([line["prompt"]], [line["response"]])
+        except (json.JSONDecodeError, InvalidInputError) as error:
+            raise InvalidInputError(f"{name}, line {number}: {error}") from error
+        yield line, pair
+
+
+def _model(args: argparse.Namespace) -> RewardModel:
+    if args.remote is not None:
+        from tpo_core.rewards.remote import RemoteRewardModel
+
+        return RemoteRewardModel(args.remote, tokenizer=args.tokenizer)
+    from tpo_core.rewards.hf import HFRewardModel
+
+    return HFRewardModel(
+        args.model, device=args.device, dtype=args.dtype, trust_remote_code=args.trust_remote_code, on_long="error"
+    )
+
+
+def _score(model: RewardModel, pairs: Sequence[Pair]) -> list[Reward]:
+    """Score a batch; one that fails as a whole costs its own lines and not the run."""
+    try:
+        return model.score_pairs(pairs)
+    except (InvalidInputError, RewardError) as error:
+        return [Reward(math.nan, failure=str(error))] * len(pairs)
+
+
+def _columns(reward: Reward) -> Line:
+    columns: Line = {"reward": None if math.isnan(reward) else float(reward)}
+    for name in ("heads", "feedback", "truncated", "failure"):
+        if value := getattr(reward, name):
+            columns[name] = value
+    return columns
+
+
+def _output(name: str) -> AbstractContextManager[IO[str]]:
+    if name == "-":
+        return nullcontext(sys.stdout)
+    try:
+        return open(name, "w", encoding="utf-8")
+    except OSError as error:
+        raise InvalidInputError(f"cannot write {name}: {error}") from error
+
+
+def _progress() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))
