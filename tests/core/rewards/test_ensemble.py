@@ -5,7 +5,7 @@ import statistics
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tpo_core.effects import Reward
@@ -24,7 +24,7 @@ Z = math.sqrt(1.5)  # the z-score of the highest of three evenly spaced numbers
 
 
 @pytest.mark.parametrize(
-    ("settings", "rewards"),
+    ("chosen", "rewards"),
     [
         ({}, [0.0, -Z / 2, Z / 2]),
         ({"how": "min"}, [-Z, -Z, 0.0]),
@@ -33,8 +33,8 @@ Z = math.sqrt(1.5)  # the z-score of the highest of three evenly spaced numbers
         ({"how": "mean", "normalize": False}, [150.5, 51.0, 101.5]),
     ],
 )
-async def test_members_are_combined_on_one_scale(settings, rewards):
-    ensemble = EnsembleReward([ONE, TWO], **settings)
+async def test_members_are_combined_on_one_scale(chosen, rewards):
+    ensemble = EnsembleReward([ONE, TWO], **chosen)
     assert ensemble.score("q", ["a", "b", "c"]) == pytest.approx(rewards)
     assert await ensemble.ascore("q", ["a", "b", "c"]) == pytest.approx(rewards)
     assert ensemble.score("q", ["a"])[0].heads == {"one": 1.0, "two": 300.0}
@@ -95,20 +95,21 @@ def test_ensembles_nest_and_take_anything_that_is_a_reward():
     assert outer.score("q", ["a"]) == [(150.5 + 0.0) / 2]
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=8, unique=True), st.floats(0.0, 5.0))
 def test_pessimism_never_exceeds_the_mean(scores, k):
     values = {str(i): s for i, s in enumerate(scores)}
     shifted = {key: -s for key, s in values.items()}
     members = [FunctionReward(lambda p, r, d=d: d[r], name=n, kind="pair") for n, d in (("x", values), ("y", shifted))]
     mean = EnsembleReward(members).score("q", list(values))
-    for settings in ({"how": "lcb", "k": k}, {"how": "min"}):
-        careful = EnsembleReward(members, **settings).score("q", list(values))
+    for chosen in ({"how": "lcb", "k": k}, {"how": "min"}):
+        careful = EnsembleReward(members, **chosen).score("q", list(values))
         assert all(c <= m + 1e-9 for c, m in zip(careful, mean, strict=True))
     assert statistics.fmean(mean) == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("models", "settings", "message"),
+    ("models", "chosen", "message"),
     [
         ([ONE], {}, "at least two"),
         ("ab", {}, "at least two"),
@@ -121,9 +122,9 @@ def test_pessimism_never_exceeds_the_mean(scores, k):
         ([ONE, TWO], {"k": -1}, "k must be"),
     ],
 )
-def test_bad_ensembles_are_refused_by_name(models, settings, message):
+def test_bad_ensembles_are_refused_by_name(models, chosen, message):
     with pytest.raises(InvalidInputError, match=message):
-        EnsembleReward(models, **settings)
+        EnsembleReward(models, **chosen)
 
 
 async def test_length_costs_beyond_what_is_free():
@@ -142,7 +143,7 @@ def test_a_missing_reward_stays_missing_under_a_penalty():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("chosen", "message"),
     [
         ({}, "per_word or per_character"),
         ({"per_word": 1.0, "per_character": 1.0}, "one of them"),
@@ -151,6 +152,6 @@ def test_a_missing_reward_stays_missing_under_a_penalty():
         ({"per_word": 1.0, "free": -1}, "free"),
     ],
 )
-def test_bad_penalties_are_refused_by_name(settings, message):
+def test_bad_penalties_are_refused_by_name(chosen, message):
     with pytest.raises(InvalidInputError, match=message):
-        LengthPenalty(ONE, **settings)
+        LengthPenalty(ONE, **chosen)

@@ -7,7 +7,7 @@ import dspy
 import pytest
 from dspy.lm15 import Message, Response, TokenLogprob, TopLogprob
 from dspy.lm15 import Usage as LMUsage
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
@@ -179,6 +179,7 @@ def test_a_reference_is_shown_and_is_the_anchor_of_pairwise():
     assert "<response-a>\ngold\n</response-a>" in chat.shown[-1]
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="</>response-2 \nYes", max_size=60))
 def test_a_response_cannot_close_its_fence(text):
     chat = Judge(lambda shown, logprobs: weighed(Yes=-1.0, No=-1.0))

@@ -242,6 +242,19 @@ def test_a_replica_that_fails_is_replaced_by_another_and_work_is_spread(fakes):
         assert reward.score("Why?", texts) == wanted
 
 
+def test_replicas_that_disagree_are_an_error(fakes):
+    class Shifted(fakes.Tei):
+        def post(self, path, body):
+            return [[{"score": labels[0]["score"] + 3.0}] for labels in super().post(path, body)]
+
+    with fakes.serving(fakes.Tei()) as (one, _), fakes.serving(Shifted()) as (two, _):
+        reward = RemoteRewardModel([one, two], batch_size=1, **QUICK)
+        with pytest.raises(UnsupportedError, match="score the same answers up to 3 apart"):
+            reward.selftest()
+        with pytest.raises(UnsupportedError, match="must serve one model"):
+            reward.score("Why?", ["a", "b", "c", "d"])
+
+
 def test_many_threads_and_tasks_get_what_one_by_one_gets(fakes):
     texts = [f"answer {i}" for i in range(64)]
     wanted = pytest.approx([fakes.raw("Why?" + t) for t in texts])
