@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from tpo_langchain.chat import ChatTPO
+from tpo_langchain.graphs import tpo_node
 from tpo_langchain.parts import TunedPrompt
 from tpo_langchain.runnable import RunnableTPO
 from tpo_langchain.sampling import SaltedCache
 
-__all__ = ["ChatTPO", "RunnableTPO", "SaltedCache", "TunedPrompt"]
+if TYPE_CHECKING:
+    from tpo_langchain.agents import TPOMiddleware
+
+__all__ = ["ChatTPO", "RunnableTPO", "SaltedCache", "TPOMiddleware", "TunedPrompt", "tpo_node"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TPOMiddleware":  # needs langchain and langgraph; the rest needs langchain-core alone
+        from tpo_langchain.agents import TPOMiddleware
+
+        return TPOMiddleware
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -159,7 +159,7 @@ class ChainPolicy:
                 f"an updated text cannot become the chain's output ({type(value).__name__}) without a parser; give "
                 "parser= a function of the text, or of the text and the output it was made from, or mode='bon'"
             )
-        if not text.strip() and message is not None and message.tool_calls:
+        if getattr(value, "tool_calls", None) or (not text.strip() and message is not None and message.tool_calls):
             failure = Failure("tool_call", "the model called a tool instead of answering")
         return Completion(text, value, reason, usage, failure)
 

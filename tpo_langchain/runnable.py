@@ -17,6 +17,7 @@ from tpo_core.drivers import arun, run
 from tpo_core.policies import Policy
 from tpo_langchain.composite import Composite, checked_parts
 from tpo_langchain.first import AfterFirst
+from tpo_langchain.graphs import WholeGraph
 from tpo_langchain.parts import Parts
 from tpo_langchain.policy import ChainPolicy, Gates, Memory
 from tpo_langchain.settings import LoopSettings, spread
@@ -51,6 +52,8 @@ class RunnableTPO(LoopSettings, Composite):
         **settings: The fields of ``LoopSettings``: ``width=5``, ``depth=2``, ``mode="tpo"``, budgets. A single
             call sets them by ``config={"configurable": {"tpo_width": 3}}``.
 
+    Around a whole LangGraph agent, the agent runs once, with its tools; only its last answer is refined, by ``llm``.
+
     Raises:
         InvalidInputError: An argument is wrong, or ``llm`` is needed and there is none.
 
@@ -66,12 +69,14 @@ class RunnableTPO(LoopSettings, Composite):
     _memory: Memory = PrivateAttr(default_factory=Memory)
     _gates: Gates | None = PrivateAttr(default=None)
     _first: AIMessage | None = PrivateAttr(default=None)
+    _graph: WholeGraph | None = PrivateAttr(default=None)
 
     def __init__(self, runnable: Any = None, /, **given: Any) -> None:
         """Check everything that can be checked before a model is called."""
         given = spread({**given, "runnable": given.get("runnable") if runnable is None else runnable})
         super().__init__(**checked_parts(type(self).model_fields, given))
         self._given_reward = given["reward"]
+        self._graph = WholeGraph.of(self.runnable, self.llm)
         self._parts = Parts.of(
             self.runnable, self.llm, self.critic, self.editor,
             query=self.query, parser=self.parser, render=self.render, prompts=self.prompts,
@@ -95,13 +100,23 @@ class RunnableTPO(LoopSettings, Composite):
         return await self._acall_with_config(self._ainvoke, input, config, **kwargs)
 
     def _invoke(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
+        if self._graph is not None:
+            return self._graph.run(self, input, run_manager, config, kwargs)
+        return self._refine(input, run_manager, config, **kwargs)
+
+    async def _ainvoke(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
+        if self._graph is not None:
+            return await self._graph.arun(self, input, run_manager, config, kwargs)
+        return await self._arefine(input, run_manager, config, **kwargs)
+
+    def _refine(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
         events = child(config, run_manager, "tpo:events")
         trajectory = run(
             **self._job(input, run_manager, config, kwargs), on_progress=lambda progress: tell(progress, events)
         )
         return self._answer(trajectory, run_manager)
 
-    async def _ainvoke(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
+    async def _arefine(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
         events = child(config, run_manager, "tpo:events")
         trajectory = await arun(
             **self._job(input, run_manager, config, kwargs), on_progress=lambda progress: atell(progress, events)

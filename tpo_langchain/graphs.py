@@ -1,0 +1,166 @@
+"""Refinement in LangGraph: a node that refines the last message, and a whole graph whose last answer is refined."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables.base import RunnableBindingBase
+
+from tpo_core import InvalidInputError, Trajectory
+from tpo_langchain.first import is_final
+from tpo_langchain.settings import loop_settings
+from tpo_langchain.tracing import child
+
+if TYPE_CHECKING:
+    from tpo_langchain.runnable import RunnableTPO
+
+__all__ = ["Ending", "WholeGraph", "ending", "tpo_node"]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The last step of a conversation: what was said before it, and the answer if there is one already."""
+
+    before: list[BaseMessage]
+    answer: AIMessage | None
+
+
+def ending(messages: Any) -> Ending | None:
+    """Return the last step where it is to be refined; None where it calls a tool or reports one."""
+    messages = list(messages)
+    if messages and is_final(messages[-1]):
+        return Ending(messages[:-1], messages[-1])
+    open_ = messages and not isinstance(messages[-1], AIMessage)
+    return Ending(messages, None) if open_ else None
+
+
+@dataclass(frozen=True)
+class WholeGraph:
+    """A compiled graph inside a RunnableTPO: it may act, so it runs once, and its last answer alone is refined."""
+
+    graph: Any
+
+    @classmethod
+    def of(cls, runnable: Any, llm: Any) -> WholeGraph | None:
+        """Return the graph that a Runnable is; None where it is something else.
+
+        Raises:
+            InvalidInputError: It is one, and there is no model to sample its last answer.
+        """
+        while isinstance(runnable, RunnableBindingBase):
+            runnable = runnable.bound
+        pregel = sys.modules.get("langgraph.pregel")
+        if pregel is None or not isinstance(runnable, pregel.Pregel):
+            return None
+        if llm is None:
+            raise InvalidInputError(
+                "llm is missing: a graph is not run again, llm= answers its last step again instead"
+            )
+        return cls(runnable)
+
+    def run(self, whole: RunnableTPO, input: Any, run_manager: Any, config: RunnableConfig, kwargs: Any) -> Any:
+        """Run the graph, and refine its last answer."""
+        state = whole.runnable.invoke(input, child(config, run_manager, "tpo:agent"), **kwargs)
+        if (last := _graph_ending(state)) is None:
+            return state
+        best = _refiner(whole, last)._refine(last.before, run_manager, config)
+        if self._keeps(config):
+            self.graph.update_state(config, {"messages": [_replacement(last, best)]})
+        return best if whole.return_trajectory else _with_last(state, last, best)
+
+    async def arun(self, whole: RunnableTPO, input: Any, run_manager: Any, config: RunnableConfig, kwargs: Any) -> Any:
+        """Run the graph, and refine its last answer, without blocking."""
+        state = await whole.runnable.ainvoke(input, child(config, run_manager, "tpo:agent"), **kwargs)
+        if (last := _graph_ending(state)) is None:
+            return state
+        best = await _refiner(whole, last)._arefine(last.before, run_manager, config)
+        if self._keeps(config):
+            await self.graph.aupdate_state(config, {"messages": [_replacement(last, best)]})
+        return best if whole.return_trajectory else _with_last(state, last, best)
+
+    def _keeps(self, config: RunnableConfig) -> bool:
+        """Say whether the graph keeps this conversation, which must then remember what the user was told."""
+        return bool(self.graph.checkpointer) and "thread_id" in config.get("configurable", {})
+
+
+def _graph_ending(state: Any) -> Ending | None:
+    """Return the last answer of a graph's final state; None where it stopped to ask, called a tool or filled a form."""
+    if not isinstance(state, Mapping) or "messages" not in state:
+        raise InvalidInputError(
+            "the graph's output has no messages, so its last answer cannot be told from the rest; put a tpo_node, or a "
+            "RunnableTPO around the model, inside the graph"
+        )
+    if state.get("__interrupt__") or state.get("structured_response") is not None:
+        return None
+    last = ending(state["messages"])
+    return last if last is not None and last.answer is not None else None
+
+
+def _refiner(whole: RunnableTPO, last: Ending) -> RunnableTPO:
+    assert whole.llm is not None and last.answer is not None
+    names = ("reward", "critic", "editor", "gold", "query", "prompts", "return_trajectory")
+    given = {**{name: getattr(whole, name) for name in names}, **loop_settings(whole)}
+    return type(whole)(whole.llm, **given).after_first(last.answer)
+
+
+def _replacement(last: Ending, best: Any) -> AIMessage:
+    """Return the best answer under the id of the one it replaces: ``add_messages`` goes by it."""
+    message = best.best.value if isinstance(best, Trajectory) else best
+    message = message if isinstance(message, AIMessage) else AIMessage(str(message))
+    return message if last.answer is None else message.model_copy(update={"id": last.answer.id})
+
+
+def _with_last(state: Mapping[str, Any], last: Ending, best: Any) -> dict[str, Any]:
+    return {**state, "messages": [*last.before, _replacement(last, best)]}
+
+
+def tpo_node(
+    llm: Runnable[Any, Any], *, reward: Any, messages_key: str = "messages", **settings: Any
+) -> Runnable[Any, dict[str, Any]]:
+    """Return a LangGraph node that refines the last message of the state.
+
+    An answer in words is replaced, under its own id, by the best of itself, other samples of ``llm`` and their updates.
+    After a user's or a tool's message the node answers itself. A message that calls tools is left alone.
+
+    Args:
+        llm: A chat model, or a chain from messages to a message; it samples, and its model criticises and edits.
+        reward: What the answer is aligned to; see ``RunnableTPO``.
+        messages_key: Where the state keeps its messages.
+        **settings: ``RunnableTPO``'s other arguments.
+
+    Example:
+        >>> graph.add_node("answer", tpo_node(model, reward=reward))  # doctest: +SKIP
+    """
+    from tpo_langchain.runnable import RunnableTPO
+
+    refined = RunnableTPO(llm, reward=reward, **settings)
+    if refined.return_trajectory:
+        raise InvalidInputError("return_trajectory has no place in a node, which returns messages")
+
+    def find(state: Any) -> tuple[RunnableTPO, Ending] | None:
+        messages = state.get(messages_key) if isinstance(state, Mapping) else getattr(state, messages_key, None)
+        if not messages:
+            raise InvalidInputError(f"the state has no messages under {messages_key!r}; see messages_key=")
+        last = ending(messages)
+        if last is None:
+            return None
+        return (refined if last.answer is None else refined.after_first(last.answer)), last
+
+    def node(state: Any, config: RunnableConfig) -> dict[str, Any]:
+        if (found := find(state)) is None:
+            return {}
+        refiner, last = found
+        return {messages_key: [_replacement(last, refiner.invoke(last.before, config))]}
+
+    async def anode(state: Any, config: RunnableConfig) -> dict[str, Any]:
+        if (found := find(state)) is None:
+            return {}
+        refiner, last = found
+        return {messages_key: [_replacement(last, await refiner.ainvoke(last.before, config))]}
+
+    return RunnableLambda(node, anode, name="tpo")
