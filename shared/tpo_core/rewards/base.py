@@ -1,7 +1,7 @@
 """The one shape of a reward, and the checks every kind shares.
 
-A kind implements ``score_batch`` (and ``ascore_batch`` where it can wait without a thread). Everything else (input checks,
-scoring identical pairs once, counting the answers) stands here, once.
+A kind implements ``score_batch`` (and ``ascore_batch`` where it can wait without a thread). Everything else (input
+checks, scoring identical pairs once, counting the answers) stands here, once.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class RewardModel(Metric, ABC):
         """Score responses.
 
         Args:
-            prompts: One prompt per response, or a single string for all. A prompt is a string or a list of chat messages.
+            prompts: One prompt per response, or a single string for all. A prompt is a string or a list of chat
+                messages.
             responses: At least one text.
 
         Returns:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from statistics import fmean, pstdev
@@ -12,7 +11,7 @@ from typing import Any, Literal, get_args
 from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.base import RewardModel
-from tpo_core.rewards.fanout import aeach, each
+from tpo_core.rewards.fanout import Mutex, aeach, each
 from tpo_core.rewards.function import as_reward
 from tpo_core.trajectory import Usage
 
@@ -80,7 +79,7 @@ class EnsembleReward(RewardModel):
         self.name = name or f"{how}({', '.join(self.names)})"
         self.merges = any(m.merges for m in self.models)  # type: ignore[misc]  # as its members would have it
         self._scales: OrderedDict[str, tuple[_Scale, ...]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Mutex()
 
     def score_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
         """Score with every member at once; see ``RewardModel``."""

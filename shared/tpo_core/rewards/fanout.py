@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from tpo_core.effects import Reward
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 
-__all__ = ["Portal", "aeach", "each", "is_control_flow", "portal", "raise_if_broken", "settle"]
+__all__ = ["Mutex", "Portal", "aeach", "each", "is_control_flow", "portal", "raise_if_broken", "settle"]
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -99,6 +99,23 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+class Mutex:
+    """A lock that a pickle leaves behind: hosts pickle whole programs, rewards included."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *raised: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type[Mutex], tuple[()]]:
+        """Pickle as a new one."""
+        return Mutex, ()
+
+
 class Portal:
     """One event loop in one thread, kept for the life of the process, through which sync callers await.
 
@@ -110,6 +127,10 @@ class Portal:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._inner: Portal | None = None
+
+    def __reduce__(self) -> tuple[type[Portal], tuple[()]]:
+        """Pickle as a new one."""
+        return Portal, ()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Await ``work`` in a copy of the caller's context and return its result."""

@@ -38,6 +38,10 @@ class Fleet:
         self._headers = headers
         self._replicas: list[Replica] = []
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the connections behind."""
+        return {**vars(self), "_replicas": []}
+
     def replicas(self) -> list[Replica]:
         """Return the replicas, connected."""
         if not self._replicas:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
@@ -11,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 from tpo_core.effects import Completion, Pair, Reward
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 from tpo_core.rewards.base import RewardModel
-from tpo_core.rewards.fanout import aeach, each, raise_if_broken
+from tpo_core.rewards.fanout import Mutex, aeach, each, raise_if_broken
 from tpo_core.rewards.judging import Answer, Ask, combine, compare, grade, yes_or_no
 from tpo_core.rewards.lms import as_chat
 
@@ -99,7 +98,7 @@ class JudgeReward(RewardModel):
         # Found out once and kept; two threads that find out at once find the same.
         self._weighed: bool | None = False if logprobs == "never" or (self._graded and scale[1] > 9) else None
         self._anchors: OrderedDict[str, str] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Mutex()
 
     def score_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
         """Ask about each pair, several at once; see ``RewardModel``."""

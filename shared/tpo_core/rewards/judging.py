@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tpo_core.effects import Completion, Message, Pair, Reward
@@ -47,13 +47,14 @@ class Answer:
         """Read a completion."""
         if isinstance(result, Exception):
             return cls(ask, failure=f"{type(result).__name__}: {result}")
+        usage = replace(result.usage, calls=1)  # chat models leave counting to whoever asks
         if result.failure is not None:
-            return cls(ask, failure=f"{result.failure.reason}: {result.failure.message}", usage=result.usage)
+            return cls(ask, failure=f"{result.failure.reason}: {result.failure.message}", usage=usage)
         value = _weighed(ask, result) if ask.weighed else _parsed(ask, result)
         if value is not None:
-            return cls(ask, value, usage=result.usage)
+            return cls(ask, value, usage=usage)
         lack = ", which came without log-probabilities" if ask.weighed and not result.logprobs else ""
-        return cls(ask, failure=f"the judge's answer {result.text!r:.120} cannot be read{lack}", usage=result.usage)
+        return cls(ask, failure=f"the judge's answer {result.text!r:.120} cannot be read{lack}", usage=usage)
 
 
 def yes_or_no(place: int, pair: Pair, head: str, question: str, reference: str | None) -> Ask:

@@ -12,7 +12,7 @@ from tpo_core.errors import InvalidInputError, UnsupportedError
 from tpo_core.rewards.base import RewardModel
 from tpo_core.rewards.fanout import Portal, aeach, settle
 from tpo_core.rewards.fleet import Fleet
-from tpo_core.rewards.replica import Replica, check_scores
+from tpo_core.rewards.replica import Replica, check_alike, check_scores
 from tpo_core.rewards.servers import SERVERS, Form, Item, Server, server_named
 from tpo_core.rewards.wire import Wire
 
@@ -142,7 +142,8 @@ class RemoteRewardModel(RewardModel):
         """Test every replica now, rather than at its first use.
 
         Raises:
-            RewardError: One squashes scores, scores all answers alike, or cannot be reached.
+            UnsupportedError: One squashes scores or scores all answers alike, or two differ.
+        RewardError: One cannot be reached.
         """
         return self._portal.run(self._test_all())
 
@@ -152,7 +153,9 @@ class RemoteRewardModel(RewardModel):
         self._portal.close()
 
     async def _test_all(self) -> list[SelfTest]:
-        return [await self._test(replica) for replica in self._fleet.replicas()]
+        found = [await self._test(replica) for replica in self._fleet.replicas()]
+        check_alike(self._fleet.replicas())
+        return found
 
     async def _score(self, pairs: Sequence[Pair]) -> list[Reward]:
         """Score in the portal's loop: write each pair for the wire, cut into requests, send, put back in order."""
@@ -182,6 +185,7 @@ class RemoteRewardModel(RewardModel):
             if not replica.ready:
                 if self._raw:
                     await self._test(replica)
+                    check_alike(self._fleet.replicas())
                 await replica.recognise()
                 replica.ready = True
 
@@ -200,6 +204,7 @@ class RemoteRewardModel(RewardModel):
         found = tuple(scores[i] for i in range(len(items)))
         if self._raw:
             check_scores(found, replica.url)
+            replica.shown = found
         return SelfTest(replica.url, server.name, replica.model or "", found)
 
     def _reward(self, numbers: Sequence[float], item: Item) -> Reward:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from tpo_core.rewards.servers import SERVERS, Form, Item, Server
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Replica", "TransientError", "check_scores"]
+__all__ = ["Replica", "TransientError", "check_alike", "check_scores"]
 
 _AGAIN = {408, 429, 500, 502, 503, 504}  # answers that another try may change
 
@@ -37,6 +38,8 @@ class Replica:
     in_flight: int = 0
     ready: bool = False
     """Whether its self-test has passed."""
+    shown: tuple[float, ...] = ()
+    """The scores of its self-test."""
 
     def __post_init__(self) -> None:
         self.setup = asyncio.Lock()
@@ -126,6 +129,24 @@ class Replica:
             return response.json()
         except ValueError as error:
             raise RewardError(f"reward server {self.url} answered {asked} with no JSON: {said}") from error
+
+
+def check_alike(replicas: Sequence[Replica]) -> None:
+    """Refuse replicas that score the same answers differently: their rewards are compared with each other.
+
+    A quarter of the spread is let pass: engines and number formats differ by several hundredths of it.
+
+    Raises:
+        UnsupportedError: Two replicas differ by more.
+    """
+    tested = [r for r in replicas if r.shown]
+    for one, other in itertools.pairwise(tested):
+        apart = max(abs(a - b) for a, b in zip(one.shown, other.shown, strict=True))
+        if apart > (max(one.shown) - min(one.shown)) / 4:
+            raise UnsupportedError(
+                f"reward servers {one.url} and {other.url} score the same answers up to {apart:.3g} apart; "
+                "replicas must serve one model in one way"
+            )
 
 
 def check_scores(scores: Sequence[float], url: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from typing import Any, Literal
 from tpo_core.effects import Pair
 from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.prompting import as_messages, show_query
+from tpo_core.rewards.fanout import Mutex
 from tpo_core.rewards.servers import Item
 
 __all__ = ["Wire"]
@@ -40,7 +40,7 @@ class Wire:
         self._name = str(model or named)
         self._limit = max_tokens or _NO_LIMIT
         self._on_long: Literal["error", "middle"] = on_long
-        self._lock = threading.Lock()  # tokenizers are not safe to share between threads
+        self._lock = Mutex()  # tokenizers are not safe to share between threads
         self._conversations: Any = None
 
     def items(self, pairs: Sequence[Pair]) -> list[Item | Exception]:
