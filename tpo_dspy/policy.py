@@ -11,6 +11,7 @@ from typing import Any
 import dspy
 
 from tpo_core.effects import Completion, Generate, Task
+from tpo_core.errors import InvalidInputError
 from tpo_core.trajectory import Candidate, Failure, Trajectory, Usage
 from tpo_dspy.adapters import Sampling, lenient, salted
 from tpo_dspy.agents import Agent
@@ -148,8 +149,10 @@ class ProgramPolicy:
 
     def _updated(self, parent: dspy.Prediction, update: dspy.Prediction) -> dspy.Prediction:
         """Return the parent's Prediction with its fields rewritten."""
-        new = {name: update[improved] for name, improved in self._parts.shape.improved.items()}
-        return parent.copy(**new)
+        improved = self._parts.shape.improved
+        if missing := [name for name in improved.values() if name not in update]:
+            raise InvalidInputError(f"update lacks the output field {', '.join(missing)}: give its signature one")
+        return parent.copy(**{name: update[new] for name, new in improved.items()})
 
 
 @dataclass

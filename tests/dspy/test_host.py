@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import doctest
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import dspy
@@ -219,3 +221,27 @@ def test_evaluate_and_parallel_take_it_as_any_program() -> None:
     assert evaluate(refined()).score == 100.0
     answers = dspy.Parallel(num_threads=2, disable_progress_bar=True)([(refined(), e) for e in examples])
     assert all(p.answer.startswith("improved") for p in answers)
+
+
+async def test_a_cancelled_call_leaves_no_task_behind(scripted: Scripted) -> None:
+    started = asyncio.Event()
+
+    class Slow:
+        async def complete(self, request: Any) -> Any:
+            started.set()
+            await asyncio.Event().wait()
+
+    lm = scripted(RULES).copy(async_engine=Slow())
+    with dspy.context(lm=lm, callbacks=[Tree()]):
+        task = asyncio.ensure_future(refined().acall(question="why?"))
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await task
+    assert cancelled.value.trajectory.stop_reason == "cancelled"
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("module", ["adapters", "agents", "best_of_n", "outside", "policy", "shapes", "tpo", "tree"])
+def test_the_examples_of_docstrings_are_true(module: str) -> None:
+    assert doctest.testmod(import_module(f"tpo_dspy.{module}")).failed == 0

@@ -165,3 +165,18 @@ async def test_every_module_is_refined_through_every_adapter(
     if "trajectory" in case.keys:
         assert isinstance(prediction.trajectory, dict) and "all about tea" in str(prediction.trajectory)
         assert "all about tea" in next(p for p in lm.engine.prompts if "improved_answer" in p)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_several_typed_fields_are_rewritten_through_every_adapter(scripted: Scripted, style: str) -> None:
+    signature = dspy.Signature("ticket -> urgency: Literal['low', 'high'], tags: list[str], reply")
+    first = {"urgency": "low", "tags": ["a"], "reply": "no"}
+    better = {"improved_urgency": "high", "improved_tags": ["a", "b"], "improved_reply": "we are on our way"}
+    rules = [("improved_urgency", better), ("textual_gradient", "Help."), ("textual_loss", "So."), ("urgency", first)]
+    with dspy.context(lm=scripted(rules, style=style), adapter=STYLES[style]()):
+        refined = TPO(
+            dspy.Predict(signature), lambda prompt, response: len(response), width=2, depth=1, mode="revision"
+        )
+        prediction = refined(ticket="The door is stuck.")
+    assert dict(prediction.items()) == {"urgency": "high", "tags": ["a", "b"], "reply": "we are on our way"}
+    assert prediction.trajectory.best.response == 'urgency: high\n\ntags: ["a", "b"]\n\nreply: we are on our way'

@@ -213,6 +213,34 @@ def test_a_metric_sees_the_hosts_own_objects(lm: dspy.LM) -> None:
     assert example.inputs().toDict() == {"question": "why?"} and prediction.reasoning == "because"
 
 
+def test_a_held_out_metric_is_reported_and_never_optimised(lm: dspy.LM) -> None:
+    def gold(example: dspy.Example, pred: dspy.Prediction, trace: Any = None) -> float:
+        return len(example.question) - len(pred.answer)
+
+    trajectory = TPO(cot(), longer, width=2, depth=1, gold=gold)(question="why?").trajectory
+    assert trajectory.gold == {c.index: 4.0 - len(c.response) for c in trajectory.candidates}
+    assert trajectory.gold[trajectory.best.index] == min(trajectory.gold.values())
+
+
+def test_a_compiled_program_stays_frozen_and_is_refined(lm: dspy.LM) -> None:
+    examples = [dspy.Example(question="why?").with_inputs("question")]
+    compiled = dspy.BootstrapFewShot(metric=lambda e, p, t=None: True).compile(cot(), trainset=examples)
+    refined = TPO(compiled, longer, width=2, depth=1)
+    assert [name for name, _ in refined.named_predictors()] == ["loss", "gradient", "update"]
+    assert refined(question="why?").answer.startswith("improved")
+
+
+def test_the_prompts_can_be_replaced_as_long_as_their_answers_fit(lm: dspy.LM) -> None:
+    refined = TPO(cot(), longer, width=2, depth=1)
+    refined.update = dspy.ChainOfThought("current_response, editing_instructions -> improved_answer")
+    lm.engine.rules[0] = ("improved_answer", {"reasoning": "r", "improved_answer": "thought through"})
+    assert refined(question="why?").answer == "thought through"
+    refined.update = dspy.Predict("current_response -> verse")
+    lm.engine.rules.insert(0, ("verse", "a verse"))
+    with pytest.raises(InvalidInputError, match="improved_answer"):
+        refined(question="why?")
+
+
 def test_batch_parallel_threads_and_tasks_do_not_disturb_each_other(lm: dspy.LM) -> None:
     refined = TPO(cot(), longer, width=2, depth=1)
     examples = [dspy.Example(question=f"{n}?").with_inputs("question") for n in range(6)]
