@@ -107,7 +107,7 @@ class Source:
         reports.addFilter(_silent)
         try:
             model, info = getattr(transformers, loader).from_pretrained(self.name, output_loading_info=True, **chosen)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # files, arguments and code of others: anything may be wrong with them
             raise ModelError(f"cannot load the weights of {self.name!r} (safetensors only): {error}") from error
         finally:
             reports.removeFilter(_silent)
@@ -191,9 +191,16 @@ def _column(config: Any, label: str | int | None, name: str) -> tuple[int, list[
 
 
 def choose_device(device: str | None) -> torch.device:
-    """Return the device asked for, or the accelerator there is, or the CPU."""
+    """Return the device asked for, or the accelerator there is, or the CPU.
+
+    Raises:
+        InvalidInputError: There is no such device.
+    """
     if device is not None:
-        return torch.device(device)
+        try:
+            return torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise InvalidInputError(f"device {device!r} is not there: {str(error).splitlines()[0]}") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -362,6 +362,9 @@ def test_pickled_weights_are_not_read(build: Build) -> None:
     (path / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="safetensors only"):
         HFRewardModel(str(path))
+    (path / "model.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ModelError, match="cannot load the weights"):
+        HFRewardModel(str(path))
 
 
 def test_what_cannot_be_found_is_named(tmp_path: Path) -> None:

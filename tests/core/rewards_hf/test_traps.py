@@ -199,6 +199,8 @@ def test_bfloat16_stays_near_float32_and_its_head_is_not_rounded(build: Build) -
     ("argument", "message"),
     [
         ({"dtype": "int8"}, "dtype 'int8'"),
+        ({"device": "gpu9"}, "device 'gpu9' is not there"),
+        ({"device": "cuda:77"}, "device 'cuda:77' is not there"),
         ({"on_long": "left"}, "on_long 'left'"),
         ({"max_tokens": 0}, "max_tokens must be"),
         ({"max_batch_tokens": -1}, "max_batch_tokens must be"),
