@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from tpo_core.effects import Reward
@@ -38,11 +39,13 @@ def each(call: Callable[[S], T], items: Sequence[S], workers: int) -> list[T | E
             return error
 
     if len(items) <= 1 or workers == 1:
-        return [one(item) for item in items]
+        with _unstreamed():
+            return [one(item) for item in items]
     pool = ThreadPoolExecutor(min(workers, len(items)), thread_name_prefix="tpo-reward")
     try:
         # One copy per task: a context can be entered by one thread at a time, and DSPy keeps its trace and usage there.
-        futures = [pool.submit(contextvars.copy_context().run, one, item) for item in items]
+        with _unstreamed():
+            futures = [pool.submit(contextvars.copy_context().run, one, item) for item in items]
         return [f.result() for f in futures]
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # nothing waits here unless the caller was interrupted
@@ -59,7 +62,17 @@ async def aeach(call: Callable[[S], Awaitable[T]], items: Sequence[S], workers: 
             except Exception as error:  # noqa: BLE001  as in each
                 return error
 
-    return list(await asyncio.gather(*[one(item) for item in items]))
+    with _unstreamed():
+        return list(await asyncio.gather(*[one(item) for item in items]))
+
+
+def _unstreamed() -> AbstractContextManager[object]:
+    """Keep what a reward's own DSPy models write out of the stream of the program that is being refined.
+
+    It is nobody's answer, and DSPy cannot stream from threads that are not its own.
+    """
+    context = getattr(sys.modules.get("dspy"), "context", None)
+    return nullcontext() if context is None else context(send_stream=None)
 
 
 def settle(results: Sequence[Reward | Exception], name: str) -> list[Reward]:
