@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import doctest
 import threading
 from collections.abc import Callable
@@ -107,10 +108,31 @@ class Tree(BaseCallback):  # type: ignore[misc]
         return sorted({" ".join(path(call_id)) for call_id in self.nodes})
 
 
+current: contextvars.ContextVar[str | None] = contextvars.ContextVar("current", default=None)
+
+
+class Spans(Tree):
+    """Keeps the current span in a context variable, as tracing tools do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens: dict[str, Any] = {}
+
+    def on_module_start(self, call_id: str, instance: Any, inputs: Any) -> None:
+        with self.lock:
+            self.nodes[call_id] = (type(instance).__name__, current.get())
+            self.tokens[call_id] = current.set(call_id)
+
+    def on_module_end(self, call_id: str, outputs: Any, exception: Any = None) -> None:
+        current.reset(self.tokens[call_id])  # raises in any other context
+        super().on_module_end(call_id, outputs, exception)
+
+
 @pytest.mark.parametrize("way", ["sync", "async"])
 @pytest.mark.parametrize("deadline", [None, 60.0])
-def test_callbacks_see_a_tree(way: str, deadline: float | None) -> None:
-    tree = Tree()
+@pytest.mark.parametrize("kind", [Tree, Spans])
+def test_callbacks_see_a_tree(kind: type[Tree], way: str, deadline: float | None) -> None:
+    tree = kind()
     program = refined(deadline=deadline)
     with dspy.context(callbacks=[tree]):
         if way == "sync":
