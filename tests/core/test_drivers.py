@@ -324,9 +324,11 @@ def test_a_configuration_is_fixed_and_two_calls_give_equal_results():
         config.width = 3  # type: ignore[misc]
 
 
+# VmHWM and not ru_maxrss, which counts the process that forked this one, too
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
 def test_ten_thousand_loops_in_flight_stay_under_a_gigabyte():
     program = """
-import asyncio, resource
+import asyncio, re
 from tpo_core import TPOConfig, arun_many
 from tpo_core.effects import Completion
 from tpo_core.rewards import RewardModel
@@ -346,7 +348,7 @@ class Length(RewardModel):
         return [float(hash(p.response)) for p in pairs]
 queries = [f"query {i}" for i in range(10_000)]
 done = asyncio.run(arun_many(queries, Together(), Length(), TPOConfig(width=2, depth=1)))
-print(len(done), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(len(done), int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) // 1024)
 """
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     loops, megabytes = map(int, out.split())
