@@ -17,8 +17,8 @@ from tpo_core.policies import ChatModel
 __all__ = ["QUESTION", "find_model", "find_reward", "is_embedded"]
 
 QUESTION = "Does the response give clear, correct and useful advice about the query?"
-"""What the embedded model is asked about an answer. So small a judge is weak by any wording: by this one it ranked a good
-answer above a bad one 6 to 7 times of 10 (25 answers to 2 queries), by ``JudgeReward``'s own 3 to 4 times."""
+"""What the embedded model is asked about an answer. So small a judge is weak by any wording: by this one it ranked a
+good answer above a bad one 6 to 7 times of 10 (25 answers to 2 queries), by ``JudgeReward``'s own 3 to 4 times."""
 
 
 def find_model(model: str | None, api_base: str | None) -> ChatModel:
