@@ -22,6 +22,24 @@ Steps = Generator[Job[Any], Outcome, Any]
 """A search: yields what is to be done, is sent what came of it, returns the answer."""
 
 
+def _reward_of(reward_fn: Any) -> RewardModel:
+    """Read a host's ``reward_fn(args, pred)``, whatever its parameters are called; the rest as ``as_reward`` does."""
+    special = any(hasattr(reward_fn, name) for name in ("score", "score_pairs", "invoke"))
+    if special or isinstance(reward_fn, dspy.Module) or not callable(reward_fn) or inspect.isclass(reward_fn):
+        return as_reward(reward_fn)
+    try:
+        kind = find_kind(reward_fn)
+    except InvalidInputError:
+        kind = "args"
+    if kind == "pair" and not _names_pair(reward_fn):
+        kind = "args"
+    return FunctionReward(reward_fn, kind=kind)
+
+
+def _names_pair(fn: Callable[..., Any]) -> bool:
+    return list(inspect.signature(fn).parameters)[:2] in (["prompt", "response"], ["query", "response"])
+
+
 class BestOfN(Rewarded):
     """Runs a module up to N times and returns the prediction with the highest reward.
 
@@ -41,6 +59,8 @@ class BestOfN(Rewarded):
     Raises:
         InvalidInputError: An argument is wrong; the message names it.
     """
+
+    _read = staticmethod(_reward_of)
 
     def __init__(
         self,
@@ -64,7 +84,7 @@ class BestOfN(Rewarded):
         self.fail_count = N if fail_count is None else fail_count
         self.max_concurrency = max_concurrency or N
         self.replay = replay
-        self._outside = Outside(_reward_of(reward_fn))
+        self._outside = Outside(self._read(reward_fn))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the best prediction; its attributes ``reward`` and ``trajectory`` say what it was chosen for."""
@@ -123,21 +143,3 @@ async def _aoutcome(job: Job[Any]) -> Outcome:
         return await job.arun()
     except Exception as error:  # noqa: BLE001 - the search decides what it costs
         return error
-
-
-def _reward_of(reward_fn: Any) -> RewardModel:
-    """Read a host's ``reward_fn(args, pred)``, whatever its parameters are called; the rest as ``as_reward`` does."""
-    special = any(hasattr(reward_fn, name) for name in ("score", "score_pairs", "invoke"))
-    if special or isinstance(reward_fn, dspy.Module) or not callable(reward_fn) or inspect.isclass(reward_fn):
-        return as_reward(reward_fn)
-    try:
-        kind = find_kind(reward_fn)
-    except InvalidInputError:
-        kind = "args"
-    if kind == "pair" and not _names_pair(reward_fn):
-        kind = "args"
-    return FunctionReward(reward_fn, kind=kind)
-
-
-def _names_pair(fn: Callable[..., Any]) -> bool:
-    return list(inspect.signature(fn).parameters)[:2] in (["prompt", "response"], ["query", "response"])

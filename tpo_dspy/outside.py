@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +55,8 @@ class Rewarded(dspy.Module):
     """A module with a reward: copies share it, and whole-program saving leaves it out."""
 
     _outside: Outside
+    _read: Callable[[Any], RewardModel] = staticmethod(as_reward)
+    """Makes a reward model of what is given as one."""
 
     @property
     def reward(self) -> RewardModel:
@@ -63,7 +65,7 @@ class Rewarded(dspy.Module):
 
     @reward.setter
     def reward(self, reward: Any) -> None:
-        self._outside = replace(self._outside, reward=as_reward(reward))
+        self._outside = replace(self._outside, reward=self._read(reward))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Rewarded:
         """Copy the program and the predictors; the reward and the observer stay the same objects."""

@@ -18,7 +18,7 @@ from tpo_dspy.agents import Agent
 from tpo_dspy.shapes import Shape, show
 from tpo_dspy.tree import Request, Rounds, is_async, named
 
-__all__ = ["Parts", "ProgramPolicy"]
+__all__ = ["Parts", "ProgramPolicy", "usage_of"]
 
 Trace = list[tuple[Any, dict[str, Any], Any]]
 
@@ -180,7 +180,7 @@ class _Ask:
                 yield
             except dspy.AdapterParseError as error:
                 self.failure = _unparsed(error)
-        self.usage = _usage(tracker.usage_data.values())
+        self.usage = usage_of(tracker)
 
     @property
     def finish_reason(self) -> str | None:
@@ -221,9 +221,10 @@ def _unparsed(error: dspy.AdapterParseError) -> Failure:
     return Failure("unparsable", f"its fields could not be read from {show(said)!r:.200}", error)
 
 
-def _usage(entries: Any) -> Usage:
+def usage_of(tracker: Any) -> Usage:
+    """Return what DSPy's tracker saw: a request for each answer that came from no cache."""
     total = Usage()
-    for entry in (e for of_lm in entries for e in of_lm):
+    for entry in (e for of_lm in tracker.usage_data.values() for e in of_lm):
         details = entry.get("prompt_tokens_details") or {}
         cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
         total += Usage(0, 1, entry.get("prompt_tokens") or 0, entry.get("completion_tokens") or 0, cached or 0)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import inspect
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import dspy
 
-from tpo_core.trajectory import Candidate
+from tpo_core.trajectory import Candidate, Usage
 from tpo_dspy.adapters import Sampling, salted
 from tpo_dspy.best_of_n import BestOfN, Steps
+from tpo_dspy.policy import usage_of
 from tpo_dspy.search import Search
 from tpo_dspy.shapes import show
 
@@ -75,8 +77,11 @@ class Refine(BestOfN):
         told = self._told(search, last)
         lm = self.feedback.lm or search.parts.lm
         outcome = yield _Ask(self.feedback, told, Sampling(salt=(attempt,)), lm)
-        advice = getattr(outcome, "advice", None)
-        search.policy.rewrite = _Hints(self.module, advice) if isinstance(advice, dict) and advice else None
+        search.policy.rewrite = None
+        if isinstance(outcome, tuple):  # and no exception
+            answer, usage = outcome
+            search.books.spend(usage, 1)
+            search.policy.rewrite = _Hints(self.module, answer.advice or {})
 
     def _told(self, search: Search, last: Candidate) -> dict[str, Any]:
         names = {id(p): name for name, p in self.module.named_predictors()}
@@ -121,20 +126,24 @@ class _Ask:
     sampling: Sampling
     lm: Any
 
-    def run(self) -> Any:
+    def run(self) -> tuple[dspy.Prediction, Usage]:
         """Ask."""
-        with self._stage():
-            return self.predictor(**self.told)
+        with self._stage() as tracker:
+            answer = self.predictor(**self.told)
+        return answer, usage_of(tracker)
 
-    async def arun(self) -> Any:
+    async def arun(self) -> tuple[dspy.Prediction, Usage]:
         """Ask without blocking."""
-        with self._stage():
-            return await self.predictor.acall(**self.told)
+        with self._stage() as tracker:
+            answer = await self.predictor.acall(**self.told)
+        return answer, usage_of(tracker)
 
-    def _stage(self) -> Any:
+    @contextmanager
+    def _stage(self) -> Iterator[Any]:
         settings = {"lm": self.lm} if self.lm is not None else {}
         adapter = salted(dspy.settings.adapter, self.sampling)
-        return dspy.context(adapter=adapter, trace=[], send_stream=None, **settings)
+        with dspy.track_usage() as tracker, dspy.context(adapter=adapter, trace=[], send_stream=None, **settings):
+            yield tracker
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

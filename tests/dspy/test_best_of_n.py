@@ -210,7 +210,7 @@ def test_predictors_with_different_lms_work(kind: Any, scripted: Scripted) -> No
             return dspy.Prediction(answer=self.first(question=question).answer + self.second(question=question).answer)
 
     module = Two()
-    assert kind(module, 2, length, 99.0)(question="why?").reward > 3
+    assert kind(module, 2, length, 99.0)(question="why?").reward >= 3
     assert len(module.first.lm.engine.requests) == 2
 
 
@@ -244,6 +244,22 @@ def test_a_reward_and_a_module_without_source_are_no_obstacle() -> None:
         names,
     )
     assert tpo_dspy.Refine(names["Typed"](), 2, names["reward"], 99.0)(question="why?").answer.startswith("good")
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_programs_are_saved_without_their_reward(kind: Any, tmp_path: Any) -> None:
+    best = kind(dspy.Predict("question -> answer"), 2, length, 99.0)
+    best.save(tmp_path / "program", save_program=True)
+    loaded = dspy.load(str(tmp_path / "program"), allow_pickle=True)
+    with pytest.raises(InvalidInputError, match=r"set program\.reward"):
+        loaded(question="why?")
+    loaded.reward = length
+    assert loaded(question="why?").reward > 0 and best.deepcopy().reward is best.reward
+
+
+def test_the_trajectory_counts_attempts_and_advice() -> None:
+    usage = tpo_dspy.Refine(Counted(), 3, length, 99.0)(question="why?").trajectory.usage
+    assert usage.calls == usage.requests == 5 and usage.prompt_tokens == 50
 
 
 @pytest.mark.parametrize("kind", BOTH)
