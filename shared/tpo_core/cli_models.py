@@ -46,9 +46,9 @@ def find_model(model: str | None, api_base: str | None) -> ChatModel:
     if model:
         return _litellm(model)
     from tpo_core.local import LocalChat
+    from tpo_core.local_demos import SAMPLING
 
-    # left to itself, so small a model ends in a loop and says one sentence until its tokens are used up
-    return LocalChat(repeat_penalty=1.05, dry_multiplier=0.8, dry_penalty_last_n=64)
+    return LocalChat(sampling=SAMPLING)
 
 
 def is_embedded(model: ChatModel) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tpo_core.cli_text import clean
 from tpo_core.config import TPOConfig
 from tpo_core.effects import Progress
 from tpo_core.trajectory import Candidate, Trajectory
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["Quiet", "Show", "View"]
 
@@ -61,15 +64,17 @@ class Quiet:
 
 
 class Show:
-    """Shows a run on a terminal as it goes on; plain lines where the output is not a terminal."""
+    """Shows a run on a terminal as it goes on; plain lines where the output is not a terminal.
 
-    def __init__(self) -> None:
+    Args:
+        console: Where to show it; standard output by default.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
         """Find out where the output goes."""
         from rich.console import Console
 
-        self._console = Console(highlight=False)
-        if not self._console.is_terminal:
-            self._console = Console(highlight=False, width=10_000)  # pipes get whole lines
+        self._console = console or Console(highlight=False)
         self._status: Any = None
         self._config = TPOConfig()
 

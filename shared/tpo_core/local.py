@@ -36,7 +36,8 @@ class LocalChat:
             other on a busy machine.
         context: Most tokens of one conversation, prompt and response together.
         parallel: Conversations at a time, and most samples of one request; each takes memory for ``context`` tokens.
-        **sampling: Passed on to llama.cpp with each request (``min_p``, ``repeat_penalty``, ``dry_multiplier``, ...).
+        sampling: Passed on to llama.cpp with each request (``min_p``, ``repeat_penalty``, ``dry_multiplier``, ...); the
+            call's own settings win.
 
     Raises:
         InvalidInputError: A number is out of range, or ``path`` is not a GGUF file.
@@ -56,7 +57,7 @@ class LocalChat:
         threads: int | None = None,
         context: int = 4096,
         parallel: int = 5,
-        **sampling: Any,
+        sampling: Mapping[str, Any] | None = None,
     ) -> None:
         """Check the arguments; nothing is loaded yet."""
         least = {"threads": (threads, 1), "context": (context, 64), "parallel": (parallel, 1)}
@@ -68,7 +69,7 @@ class LocalChat:
         self.name = f"local/{NAME if path is None else Path(path).stem}"
         self._settings: dict[str, Any] = {"path": path, "threads": threads, "context": context, "parallel": parallel}
         self._parallel = parallel
-        self._sampling = sampling
+        self._sampling = dict(sampling or {})
         self._lock = threading.Lock()
         self._server: Any = None
         self._closing = threading.Event()
@@ -157,7 +158,7 @@ class LocalChat:
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         """Pickle the settings; weights and threads stay behind."""
-        return _rebuilt, ({**self._settings, **self._sampling},)
+        return _rebuilt, ({**self._settings, "sampling": self._sampling},)
 
     def __repr__(self) -> str:
         """Name the model."""

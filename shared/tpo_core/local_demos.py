@@ -1,4 +1,4 @@
-"""Worked examples that help a very small policy to follow the engine's prompts.
+"""Worked examples and settings that help a very small policy to follow the engine's prompts.
 
 Without them the embedded model answers the critique's prompt with another answer, and 12 of 15 updates never end; with
 them all 15 are candidates. Larger models need none.
@@ -12,7 +12,7 @@ from typing import Any
 from tpo_core.effects import Task
 from tpo_core.prompting import fence
 
-__all__ = ["DEMOS"]
+__all__ = ["DEMOS", "SAMPLING"]
 
 _QUERY = fence("How do I keep cut flowers fresh?", "query")
 _WORSE = fence("Flowers are lovely and many people enjoy them. Some are red and some are yellow.")
@@ -52,3 +52,7 @@ DEMOS: Mapping[Task, Sequence[Mapping[str, Any]]] = {
     ],
 }
 """One example for each prompt, for ``ChatPolicy(demos=...)``."""
+
+SAMPLING: Mapping[str, Any] = {"repeat_penalty": 1.05, "dry_multiplier": 0.8, "dry_penalty_last_n": 64}
+"""For ``LocalChat(sampling=...)``: left to itself, so small a model ends in a loop and repeats a sentence until its
+tokens are used up."""

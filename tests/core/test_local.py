@@ -35,7 +35,7 @@ def chat() -> Iterator[LocalChat]:
 def test_it_is_a_chat_model_that_is_never_copied(chat: LocalChat) -> None:
     assert isinstance(chat, ChatModel)
     assert copy.deepcopy({"lm": chat})["lm"] is chat
-    again = pickle.loads(pickle.dumps(LocalChat(context=512, min_p=0.1)))  # noqa: S301
+    again = pickle.loads(pickle.dumps(LocalChat(context=512, sampling={"min_p": 0.1})))  # noqa: S301
     assert again.name == chat.name and repr(again) == repr(LocalChat())
 
 
@@ -92,7 +92,7 @@ def test_threads_and_tasks_share_the_model(chat: LocalChat) -> None:
 
 
 async def test_a_cancelled_call_stops_generating(chat: LocalChat) -> None:
-    call = asyncio.create_task(chat.achat(HELLO, max_tokens=900, min_p=0.0))
+    call = asyncio.create_task(chat.achat(HELLO, max_tokens=900))
     done, _ = await asyncio.wait([call], timeout=0.5)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -124,7 +124,7 @@ def test_closing_stops_what_runs_and_a_later_call_loads_again() -> None:
     def ask() -> None:
         started.set()
         try:
-            model.chat(HELLO, max_tokens=450, temperature=2.0, min_p=0.0)
+            model.chat(HELLO, max_tokens=450, temperature=2.0)
         except ModelError as error:
             failed.append(error)
 
