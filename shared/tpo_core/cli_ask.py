@@ -25,7 +25,7 @@ EMBEDDED: Mapping[str, Any] = {
     "temperature": 0.5,
     "max_response_tokens": 160,
     "deadline": 80.0,
-    "seed": 0,
+    "seed": 1,
 }
 """Settings for the embedded model where the user gives none: short answers, of which some are always new, and an end
 within two minutes on two busy cores."""

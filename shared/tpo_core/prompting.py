@@ -155,10 +155,11 @@ def unecho(text: str, inputs: Mapping[str, Any]) -> str:
         return text
     sections = "|".join(rf"{_words(name)}\s*\n\s*<{re.escape(tag)}>" for name, tag in fences.items())
     text = re.split(rf"\n#+ (?:{sections})", text, flags=re.IGNORECASE)[0]
-    opening = re.match(rf"\s*(?:#+ [^\n]*\n\s*)?<({'|'.join(map(re.escape, fences.values()))})>", text)
-    if opening is None:
-        return text
-    return text[opening.end() :].split(f"</{opening[1]}>")[0].strip("\n ")
+    tags = "|".join(map(re.escape, fences.values()))
+    if opening := re.match(rf"\s*(?:#+ [^\n]*\n\s*)?<({tags})>", text):
+        return text[opening.end() :].split(f"</{opening[1]}>")[0].strip("\n ")
+    closing = re.search(rf"\s*</({tags})>\s*\Z", text)
+    return text[: closing.start()] if closing and f"<{closing[1]}>" not in text else text
 
 
 def refuse(text: str, finish_reason: str | None = None) -> Failure | None:

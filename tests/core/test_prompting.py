@@ -45,6 +45,7 @@ def test_reading_a_plain_completion_keeps_all_its_text(text):
         ("# Revised response\n<response>\nanswer", "answer"),
         ("<response>answer</response>\nI made it better.", "answer"),
         ("answer\n\n# Editing instructions\n<instructions>\nbe brief", "answer\n"),
+        ("answer\n</response>", "answer"),
         ("# A heading\nand <b>text</b>", None),
         ("an XML answer:\n<response>x</response>", None),
     ],
