@@ -140,7 +140,7 @@ class ProgramPolicy:
             return Completion(failure=ask.failure, usage=ask.usage, finish_reason=ask.finish_reason)
         if request.task in ("loss", "gradient"):
             self._critiques[request.task, request.step] = ask.trace
-            text = next(iter(ask.value.values()))
+            text = list(ask.value.values())[-1]  # the last field: reasoning may stand before it
             return Completion(str(text or ""), usage=ask.usage, finish_reason=ask.finish_reason)
         value = ask.value if request.parent is None else self._updated(request.parent.value, ask.value)
         text = self._parts.shape.response(value)

@@ -142,7 +142,7 @@ class TPO(Rewarded):
     def _parts(self) -> Parts:
         last = (self.program.predictors() or [None])[-1]
         lm = getattr(last, "lm", None)
-        if self.config.rounds and (lm or dspy.settings.lm) is None and self.loss.lm is None:
+        if self.config.rounds and (lm or dspy.settings.lm or getattr(self.loss, "lm", None)) is None:
             raise InvalidInputError("no LM is set: call dspy.configure(lm=dspy.LM('openai/gpt-4o-mini')) first")
         final = getattr(self.program, self._final[0]) if self._final else None
         return Parts(self.program, self._shape, self.loss, self.gradient, self.update, lm, final)
