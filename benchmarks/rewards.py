@@ -1,6 +1,7 @@
 """How fast ``HFRewardModel`` scores beside the ``text-classification`` pipeline with batch_size=1, the authors' way.
 
     python benchmarks/rewards.py            # the table, a few minutes on two cores
+    python benchmarks/rewards.py --wide     # a model with the proportions of a large one: 2048 wide, 2 layers
     python benchmarks/rewards.py --quick    # a minute of smoke: a smaller model, one round
 
 The model is a Llama classifier of 42 million random weights (512 wide, 8 layers). A query is one prompt with three
@@ -56,7 +57,20 @@ SHAPES = (
 )
 
 
-def make_model(folder: Path, *, quick: bool) -> None:
+SIZES = {
+    "usual": {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "num_attention_heads": 8},
+    "wide": {
+        "hidden_size": 2048,
+        "intermediate_size": 5504,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+    },
+    "quick": {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2, "num_attention_heads": 2},
+}
+
+
+def make_model(folder: Path, size: str) -> None:
     """Save a random Llama classifier and a tokenizer of one token per word."""
     words = ["[UNK]", "<|user|>", "<|assistant|>", "<|end|>", *(f"w{i}" for i in range(31996))]
     core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
@@ -64,15 +78,7 @@ def make_model(folder: Path, *, quick: bool) -> None:
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=8192)
     tokenizer.chat_template = TEMPLATE
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=32000,
-        hidden_size=64 if quick else 512,
-        intermediate_size=176 if quick else 1376,
-        num_hidden_layers=2 if quick else 8,
-        num_attention_heads=2 if quick else 8,
-        max_position_embeddings=8192,
-        num_labels=1,
-    )
+    config = transformers.LlamaConfig(vocab_size=32000, max_position_embeddings=8192, num_labels=1, **SIZES[size])
     transformers.LlamaForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -137,13 +143,16 @@ def measure(
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a smaller model and one round")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--quick", dest="size", action="store_const", const="quick", help="a tiny model, measured once")
+    which.add_argument("--wide", dest="size", action="store_const", const="wide", help="a wide model, measured once")
+    parser.set_defaults(size="usual")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     clock = time.process_time if args.device == "cpu" else time.perf_counter
     with tempfile.TemporaryDirectory() as folder:
-        make_model(Path(folder), quick=args.quick)
+        make_model(Path(folder), args.size)
         exact = HFRewardModel(folder, dtype="float32", device=args.device)
         half = HFRewardModel(folder, dtype="bfloat16", device=args.device)
         ways = {"pipeline": by_pipeline(folder, args.device), "float32": by_us(exact), "bfloat16": by_us(half)}
@@ -153,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for column in ("", "pipeline s", "float32", "limit", "of limit", "max |d|", "bfloat16", "max |d|"):
             table.add_column(column, justify="right")
         for shape in SHAPES:
-            repeats = 1 if args.quick else 9 if shape.prompt < 50 or shape.responses == 1 else 3
+            repeats = 1 if args.size != "usual" else 9 if shape.prompt < 50 or shape.responses == 1 else 3
             seconds, apart, most = measure(ways, shape, repeats=repeats, clock=clock)
             ratio = seconds["pipeline"] / seconds["float32"]
             table.add_row(

@@ -230,6 +230,10 @@ def plain_messages(prompt: Prompt, system: str | None = None) -> list[dict[str, 
     """
     given: Sequence[Mapping[str, Any]] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     messages = [{"role": str(m["role"]), "content": _text_of(m["content"])} for m in given]
+    try:
+        "".join(m["content"] for m in messages).encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError("prompt holds a lone surrogate, which no tokenizer can take") from None
     if system is not None and all(m["role"] != "system" for m in messages):
         messages.insert(0, {"role": "system", "content": system})
     return messages

@@ -60,13 +60,24 @@ class PackedForward:
                 if stopped():
                     raise InterruptedError("the model was closed while it was scoring")
                 row = rows.pop(0)  # a prefix that is not kept goes with the last segment that needs it
-                found.update(self._run(row))
+                found.update(self._fitted(row))
         except BaseException:
             for segment in itertools.chain(row, *rows):  # announced, and now never filled
                 if segment.leaves is not None:
                     self.store.drop(segment.leaves)
             raise
         return [found[i] for i in range(len(sequences))]
+
+    def _fitted(self, row: Sequence[Segment]) -> list[tuple[int, Tensor]]:
+        """Run a row, in halves where the device has no room for it; who leaves a prefix stands before who needs it."""
+        try:
+            return list(self._run(row))
+        except torch.cuda.OutOfMemoryError:
+            if len(row) == 1:
+                raise
+        torch.cuda.empty_cache()
+        half = len(row) // 2
+        return [*self._fitted(row[:half]), *self._fitted(row[half:])]
 
     def _run(self, segments: Sequence[Segment]) -> Iterator[tuple[int, Tensor]]:
         device = self._loaded.device

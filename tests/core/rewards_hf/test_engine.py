@@ -173,6 +173,23 @@ def test_a_failing_forward_pass_is_a_reward_error_and_leaves_no_half_filled_pref
     assert scores == pytest.approx(HFRewardModel(path).score("What is the capital of Spain? " * 4, ["Paris", "Madrid"]))
 
 
+def test_a_row_the_device_has_no_room_for_is_halved(path: str) -> None:
+    want = HFRewardModel(path).score(["capital?"] * 6, [f"Paris {i}" for i in range(6)])
+    reward = HFRewardModel(path)
+
+    def small(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(module, torch.nn.Embedding) and args[0].numel() > 40:
+            raise torch.cuda.OutOfMemoryError("no room")
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(small)
+    try:
+        assert reward.score(["capital?"] * 6, [f"Paris {i}" for i in range(6)]) == pytest.approx(want, abs=1e-5)
+        with pytest.raises(RewardError, match="no room"):
+            reward.score("capital? " * 30, ["Paris"])
+    finally:
+        handle.remove()
+
+
 def test_a_closed_model_is_freed_and_loads_again_when_asked(path: str) -> None:
     reward = HFRewardModel(path)
     before = reward.score("capital?", ["Paris"])
@@ -202,7 +219,7 @@ def test_the_interpreter_exits_while_a_model_is_loaded_and_busy(path: str) -> No
         "import sys; from tpo_core.rewards import HFRewardModel; from tpo_core.effects import Pair\n"
         "reward = HFRewardModel(sys.argv[1])\n"
         "reward._worker.submit([Pair(f'{i} capital? ' * 20, 'Paris ' * 20) for i in range(3)])\n"
-        "reward._worker.submit([Pair(f'{i} city? ' * 20, 'Paris ' * 20) for i in range(10_000)])\n"
+        "reward._worker.submit([Pair(f'{i} city? ' * 20, 'Paris ' * 20) for i in range(500)])\n"
     )
     done = subprocess.run([sys.executable, "-c", code, path], timeout=100, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -132,6 +132,8 @@ def test_system_prompt_and_every_turn_are_scored(build: Build) -> None:
     ]
     text = text_of(path, encode(path, turns, "Paris"))
     assert [t in text for t in ("Be brief.", "step one", "first answer", "step two", "Paris")] == [True] * 5
+    with pytest.raises(InvalidInputError, match="lone surrogate"):
+        encode(path, [{"role": "user", "content": "\ud800"}], "Paris")
     with pytest.raises(InvalidInputError, match="cannot read the content"):
         encode(path, [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "Paris")
 
@@ -156,6 +158,8 @@ def test_a_conversation_that_is_too_long_is_an_error_that_says_what_to_do(build:
         reward.score("capital? " * 50, ["Paris", "Lyon"])
     short, long = reward.score("capital?", ["Paris", "Lyon " * 200])
     assert math.isfinite(short) and math.isnan(long) and "takes 60" in long.failure
+    with pytest.raises(InvalidInputError, match="tokens long"):
+        reward.score("capital?", ["x" * 10**6])
 
 
 def test_on_request_the_middle_of_the_prompt_goes_and_the_response_stays_whole(build: Build) -> None:
