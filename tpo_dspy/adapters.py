@@ -10,7 +10,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import dspy
@@ -140,7 +140,7 @@ def _both(outer: Any, inner: Any) -> Any:
     return lambda signature, inputs: outer(*inner(signature, inputs))
 
 
-@cache
+@lru_cache(maxsize=64)  # bounded: some hosts make an adapter class per call
 def _mixed(host: Any, kind: Any) -> Any:
     return type(host.__name__, (kind, host), {"_host": host, "__module__": host.__module__})
 

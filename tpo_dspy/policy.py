@@ -118,7 +118,7 @@ class ProgramPolicy:
         if request.task == "sample":
             return self._ask_program(request, sampling)
         predictor = getattr(self._parts, request.task)
-        told = {**request.inputs, **self._context()}
+        told = {**self._context(), **request.inputs}
         module = named(request.task)(predictor, predictor.acall)
         return _Ask(request, module, told, lenient(dspy.settings.adapter, sampling), self._parts.lm)
 
@@ -143,7 +143,10 @@ class ProgramPolicy:
             text = list(ask.value.values())[-1]  # the last field: reasoning may stand before it
             return Completion(str(text or ""), usage=ask.usage, finish_reason=ask.finish_reason)
         value = ask.value if request.parent is None else self._updated(request.parent.value, ask.value)
-        text = self._parts.shape.response(value)
+        try:
+            text = self._parts.shape.response(value)
+        except InvalidInputError as error:  # perhaps only this sample took a way out that gives another Prediction
+            return Completion(failure=Failure("unparsable", str(error), error), usage=ask.usage)
         self._traces[id(value)] = ask.trace
         return Completion(text, value, usage=ask.usage, finish_reason=ask.finish_reason)
 

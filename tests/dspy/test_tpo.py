@@ -356,7 +356,6 @@ def test_copies_share_the_reward_and_not_the_prompts(lm: dspy.LM) -> None:
         (lambda: TPO(cot(), longer, editor=3), "editor"),
         (lambda: TPO(cot(), longer, query=3), "query"),
         (lambda: TPO(cot(), longer, fields="answer"), "fields"),
-        (lambda: TPO(cot(), longer, fields=["reply"])(question="why?"), "fields"),
         (lambda: TPO(cot(), longer)(question=" "), "query"),
         (lambda: TPO(cot(), longer)(), "query"),
         (lambda: TPO(cot(), longer, query="topic")(question="why?"), "query"),
@@ -366,6 +365,22 @@ def test_copies_share_the_reward_and_not_the_prompts(lm: dspy.LM) -> None:
 def test_bad_input_names_the_argument(lm: dspy.LM, make: Callable[[], Any], named: str) -> None:
     with pytest.raises(InvalidInputError, match=named):
         make()
+
+
+def test_a_sample_without_the_fields_costs_only_itself(lm: dspy.LM) -> None:
+    class Sometimes(dspy.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.answer = dspy.Predict("question -> answer")
+
+        def forward(self, question: str) -> dspy.Prediction:
+            prediction = self.answer(question=question)
+            return prediction if len(prediction.answer) > 1 else dspy.Prediction(error="too short")
+
+    trajectory = TPO(Sometimes(), longer, width=3, depth=0)(question="why?").trajectory
+    assert len(trajectory.failures) == 1 and trajectory.best.response == "ddd"
+    with pytest.raises(GenerationError, match=r"fields names reply.*it has answer.*fields="):
+        TPO(dspy.Predict("question -> answer"), longer, fields=["reply"])(question="why?")
 
 
 def test_without_an_lm_the_error_says_what_to_do() -> None:
