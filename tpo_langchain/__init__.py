@@ -5,15 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tpo_langchain.chat import ChatTPO
+from tpo_langchain.feedback import trajectory_feedback
 from tpo_langchain.graphs import tpo_node
 from tpo_langchain.parts import TunedPrompt
+from tpo_langchain.prompts import load_prompts
 from tpo_langchain.runnable import RunnableTPO
 from tpo_langchain.sampling import SaltedCache
 
 if TYPE_CHECKING:
     from tpo_langchain.agents import TPOMiddleware
 
-__all__ = ["ChatTPO", "RunnableTPO", "SaltedCache", "TPOMiddleware", "TunedPrompt", "tpo_node"]
+__all__ = [
+    "ChatTPO",
+    "RunnableTPO",
+    "SaltedCache",
+    "TPOMiddleware",
+    "TunedPrompt",
+    "load_prompts",
+    "tpo_node",
+    "trajectory_feedback",
+]
 
 
 def __getattr__(name: str) -> Any:

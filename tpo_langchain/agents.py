@@ -34,7 +34,7 @@ class TPOMiddleware(AgentMiddleware[Any, Any, Any]):
         editor: Writes the updates; by default the agent's own model.
         query: Picks what is asked out of the list of messages, system prompt first; by default all of them.
         prompts: The loop's prompts in other words; see ``load_prompts``.
-        config: A ``TPOConfig``, instead of single settings.
+        config: A ``TPOConfig``: all settings at once; what is given beside it wins.
         **settings: The fields of ``LoopSettings``.
 
     Raises:

@@ -40,7 +40,7 @@ class ChatTPO(LoopSettings, BaseChatModel):
         critic: Writes the critiques instead.
         editor: Writes the updates instead.
         prompts: The loop's prompts in other words; see ``load_prompts``.
-        config: A ``TPOConfig``, instead of single settings.
+        config: A ``TPOConfig``: all settings at once; what is given beside it wins.
         **settings: The fields of ``LoopSettings``. Sampling settings, keys and timeouts are the ``llm``'s own.
 
     Raises:

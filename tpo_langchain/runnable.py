@@ -48,7 +48,7 @@ class RunnableTPO(LoopSettings, Composite):
         render: Makes text of the chain's output, where it is neither text nor data.
         prompts: The loop's prompts in other words; see ``load_prompts``.
         return_trajectory: Return the Trajectory; its ``.best.value`` is the chain's output.
-        config: A ``TPOConfig``, instead of single settings.
+        config: A ``TPOConfig``: all settings at once; what is given beside it wins.
         **settings: The fields of ``LoopSettings``: ``width=5``, ``depth=2``, ``mode="tpo"``, budgets. A single
             call sets them by ``config={"configurable": {"tpo_width": 3}}``.
 

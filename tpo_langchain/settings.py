@@ -80,18 +80,16 @@ def checked(settings: Mapping[str, Any]) -> TPOConfig:
 
 
 def spread(given: dict[str, Any]) -> dict[str, Any]:
-    """Replace ``config=TPOConfig(...)`` among constructor arguments by its fields, and check all of them.
+    """Replace ``config=TPOConfig(...)`` among constructor arguments by its fields; what is given beside it wins.
 
     Raises:
-        InvalidInputError: A setting is out of range, unknown, or given both ways.
+        InvalidInputError: A setting is out of range.
     """
     config = given.pop("config", None)
     if config is not None and not isinstance(config, TPOConfig):
         raise InvalidInputError(f"config must be a TPOConfig, not {type(config).__name__}")
-    if config is not None and (twice := sorted(set(given) & set(_NAMES))):
-        raise InvalidInputError(f"{', '.join(twice)} is given beside config; set it in one place")
     if config is not None:
-        given = {**given, **asdict(config)}
+        given = {**asdict(config), **given}
     checked(given)
     return given
 

@@ -216,5 +216,3 @@ def test_any_openai_client_gets_refined_answers_from_the_proxy(proxy: str) -> No
     assert len(texts) > 3 and "".join(texts).startswith("Answer ")
     with pytest.raises(openai.BadRequestError, match="width"):
         client.chat.completions.create(model="refined", messages=HOW, extra_body={"tpo_width": 0})
-    with pytest.raises(openai.AuthenticationError):
-        openai.OpenAI(base_url=proxy, api_key="sk-wrong", max_retries=0).models.list()
