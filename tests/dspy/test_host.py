@@ -245,6 +245,37 @@ def test_evaluate_and_parallel_take_it_as_any_program() -> None:
     assert all(p.answer.startswith("improved") for p in answers)
 
 
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_deadline_returns_the_best_so_far(way: str, scripted: Scripted) -> None:
+    release = threading.Event()
+
+    def slow(prompt: str, number: int) -> dict[str, Any]:
+        if number > 1:
+            release.wait(30)
+        return {"reasoning": "r", "answer": "d" * number}
+
+    class Threaded:
+        async def complete(self, request: Any) -> Any:
+            return await asyncio.to_thread(script.complete, request)
+
+    lm = scripted([("answer", slow)])
+    script = lm.engine
+    program = refined(width=3, deadline=1.0)
+    with dspy.context(lm=lm.copy(async_engine=Threaded())):
+        call = program if way == "sync" else lambda **inputs: asyncio.run(_released(program.acall(**inputs), release))
+        prediction = call(question="why?")
+    release.set()
+    assert prediction.answer == "d" and prediction.trajectory.stop_reason == "deadline"
+    assert [c.failure.reason for c in prediction.trajectory.failures if c.failure] == ["deadline"] * 2
+
+
+async def _released(work: Any, release: threading.Event) -> Any:
+    try:
+        return await work
+    finally:
+        release.set()  # before the loop closes: it waits for its threads
+
+
 async def test_a_cancelled_call_leaves_no_task_behind(scripted: Scripted) -> None:
     started = asyncio.Event()
 

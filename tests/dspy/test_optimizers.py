@@ -15,6 +15,7 @@ import pytest
 
 from tpo_core.rewards import as_reward
 from tpo_dspy import TPO
+from tpo_langchain import load_prompts
 
 Scripted = Callable[..., dspy.LM]
 HINT = "CONCRETELY"
@@ -77,6 +78,12 @@ def check(program: Any, refined: TPO, reward: Any, tmp_path: Any) -> None:
     assert program.reward is refined.reward is reward
     program.save(tmp_path / "tuned.json")
     program.save(tmp_path / "tuned", save_program=True)
+    prompts = load_prompts(tmp_path / "tuned.json")
+    assert {task: prompt.instructions for task, prompt in prompts.items()} == {
+        name: predictor.signature.instructions.split("\n\nThe task that")[0]
+        for name, predictor in program.named_predictors()
+        if name in ("loss", "gradient", "update")
+    }
     for loaded in (refined.reset_copy(), dspy.load(str(tmp_path / "tuned"), allow_pickle=True)):
         loaded.load(tmp_path / "tuned.json")
         loaded.reward = reward
@@ -126,9 +133,7 @@ def test_miprov2_proposes_better_prompts(refined: TPO, reward: Any, tmp_path: An
         num_threads=2,
         seed=1,
     )
-    compiled = optimizer.compile(
-        refined, trainset=EXAMPLES, valset=EXAMPLES, num_trials=8, minibatch=False, program_aware_proposer=False
-    )
+    compiled = optimizer.compile(refined, trainset=EXAMPLES, valset=EXAMPLES, num_trials=8, minibatch=False)
     assert any(HINT in p.signature.instructions for p in compiled.predictors())
     check(compiled, refined, reward, tmp_path)
 
