@@ -52,21 +52,17 @@ class Shape:
 
     def loss(self, *, contrast: bool) -> type[dspy.Signature]:
         """Return the prompt of the textual loss."""
-        return self._with_context(TextualLoss if contrast else SelfCritique)
+        return self._about_task(TextualLoss if contrast else SelfCritique)
 
     def gradient(self) -> type[dspy.Signature]:
         """Return the prompt of the textual gradient."""
-        return self._with_context(TextualGradient)
+        return self._about_task(TextualGradient)
 
     def update(self) -> type[dspy.Signature]:
-        """Return the prompt of the update: the engine's, with the program's own instructions and output types."""
-        signature = self._with_context(Update).delete("improved_response")
+        """Return the prompt of the update: the engine's, with the program's own output types."""
+        signature = self._about_task(Update).delete("improved_response")
         for name, improved in self.improved.items():
             signature = signature.append(improved, _improved_field(name, self.outputs[name]))
-        if self.instructions:
-            signature = signature.with_instructions(
-                f"{signature.instructions}\n\nThe task that the response must fulfil:\n{self.instructions}"
-            )
         return signature  # type: ignore[no-any-return]
 
     def query(self, kwargs: Mapping[str, Any]) -> str:
@@ -93,7 +89,11 @@ class Shape:
             )
         return render_fields({name: show(prediction[name]) for name in self.outputs})
 
-    def _with_context(self, signature: type[dspy.Signature]) -> type[dspy.Signature]:
+    def _about_task(self, signature: type[dspy.Signature]) -> type[dspy.Signature]:
+        """Add the program's own instructions, and the inputs that the query's text cannot hold."""
+        if self.instructions:
+            task = f"The task that the response must fulfil:\n{self.instructions}"
+            signature = signature.with_instructions(f"{signature.instructions}\n\n{task}")
         for name, info in reversed(list(self.context.items())):
             if name not in signature.fields:
                 signature = signature.prepend(name, copy.deepcopy(info), (info.annotation or str) | None)

@@ -143,10 +143,11 @@ def test_fields_chooses_what_is_rewritten(scripted: Scripted) -> None:
     assert prediction.trajectory.candidates[0].response.startswith("reasoning: because\n\nanswer: d")
 
 
-def test_the_update_knows_the_programs_instructions(lm: dspy.LM) -> None:
+def test_the_critic_and_the_editor_know_the_programs_instructions(lm: dspy.LM) -> None:
     signature = dspy.Signature("question -> answer", "Answer like a pirate.")
     refined = TPO(dspy.Predict(signature), longer, width=2, depth=1)
-    assert "Answer like a pirate." in refined.update.signature.instructions
+    for predictor in (refined.loss, refined.gradient, refined.update):
+        assert predictor.signature.instructions.endswith("fulfil:\nAnswer like a pirate.")
     assert list(refined.update.signature.output_fields) == ["improved_answer"]
 
 
