@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+
 from loopback import LoopbackServer
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"

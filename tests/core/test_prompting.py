@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dspy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import dspy
 from tpo_core import InvalidInputError
 from tpo_core.prompting import fence, read, refuse, render, render_fields, shorten, show_query, unecho
 from tpo_core.signatures import SelfCritique, TextualGradient, TextualLoss, Update
