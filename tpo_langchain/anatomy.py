@@ -9,6 +9,7 @@ from operator import or_
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel, BaseLanguageModel
+from langchain_core.output_parsers import JsonOutputToolsParser
 from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import (
     Runnable,
@@ -68,8 +69,10 @@ class Anatomy:
 
     @property
     def structured(self) -> bool:
-        """Say whether the model is bound to an output format: what it writes is then data, not text to be edited."""
-        return self.model is not None and bool(_STRUCTURED & _bound(self.model))
+        """Say whether the model is bound to an output format, or to tools that are read as one: it then writes data."""
+        if self.model is None:
+            return False
+        return bool(_STRUCTURED & _bound(self.model)) or isinstance(next(iter(self.after), None), JsonOutputToolsParser)
 
     @property
     def core(self) -> Core | None:

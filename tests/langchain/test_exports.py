@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import doctest
 import subprocess
 import sys
+from importlib import import_module
+
+import pytest
 
 import tpo_langchain
 
@@ -27,3 +31,8 @@ def test_importing_it_needs_langchain_core_alone() -> None:
     code = f"import sys, tpo_langchain; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", ["runnable", "chat", "feedback"])
+def test_the_examples_of_docstrings_are_true(module: str) -> None:
+    assert doctest.testmod(import_module(f"tpo_langchain.{module}")).failed == 0

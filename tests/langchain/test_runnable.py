@@ -206,6 +206,20 @@ def test_structured_output_is_updated_by_the_same_structured_model(loopback: Any
         assert ("response_format" in request) == edits
 
 
+def test_structured_output_by_tool_calls_is_updated_by_tool_calls(chat: Any) -> None:
+    def answer(messages: Any, number: int) -> Any:
+        if "Compare" in messages[0].text or "Turn it into" in messages[0].text:
+            return "fine"
+        text = "y" * number if "Rewrite" in messages[0].text else "x" * number
+        return AIMessage("", tool_calls=[{"name": "Answer", "args": {"text": text, "score": 1}, "id": "1"}])
+
+    model = chat(answer=answer)
+    chain = PROMPT | model.with_structured_output(Answer)
+    best = RunnableTPO(chain, reward=longest, width=2, depth=1).invoke({"question": "how?"})
+    assert best == Answer(text="yyyyy", score=1)
+    assert [bool(kwargs.get("tools")) for kwargs in model.log.kwargs] == [True, True, False, False, True, True]
+
+
 def test_settings_of_the_loop_are_sent_only_when_set(chat: Any) -> None:
     for settings, sent in (({}, None), ({"temperature": 0.2}, 0.2), ({"config": TPOConfig(depth=2)}, 0.7)):
         model = chat(answer=script)
