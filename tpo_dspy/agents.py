@@ -21,7 +21,7 @@ from tpo_dspy.tree import is_async
 __all__ = ["Agent", "final_step"]
 
 _FINAL = ((dspy.CodeAct, "extractor"), (dspy.ReAct, "extract"))
-_OTHERS = (dspy.ReActV2, dspy.RLM)
+_OWN_TOOLS = {"finish", "submit"}  # with which an agent ends its run; nothing happens outside it
 
 
 def final_step(program: dspy.Module, rerun_tools: bool) -> dspy.Module | None:
@@ -35,14 +35,20 @@ def final_step(program: dspy.Module, rerun_tools: bool) -> dspy.Module | None:
     for kind, name in _FINAL:
         if isinstance(program, kind):
             return getattr(program, name)
-    for path, module in program.named_sub_modules():
-        if isinstance(module, (dspy.ReAct, *_OTHERS)):
+    for path, module in program.named_sub_modules(dspy.Module):
+        if _has_tools(module):
             where = path.removeprefix("self").lstrip(".") or "itself"
             raise InvalidInputError(
                 f"program holds an agent ({type(module).__name__}, {where}), and each sample would call its tools "
-                "again: wrap a dspy.ReAct directly in TPO, or allow it with rerun_tools=True"
+                "again: wrap a dspy.ReAct or dspy.CodeAct directly in TPO, or allow it with rerun_tools=True"
             )
     return None
+
+
+def _has_tools(module: dspy.Module) -> bool:
+    tools = getattr(module, "tools", None) or ()
+    names = tools if isinstance(tools, Mapping) else [getattr(tool, "name", "tool") for tool in tools]
+    return bool(set(names) - _OWN_TOOLS)
 
 
 class Agent:

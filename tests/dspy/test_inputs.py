@@ -104,6 +104,14 @@ def test_an_agent_inside_a_program_is_refused_unless_allowed(scripted: Scripted)
     assert tools.bookings == 2
 
 
+@pytest.mark.parametrize("kind", [dspy.ReActV2, dspy.RLM])
+def test_agents_whose_last_step_cannot_be_repeated_are_refused_unless_allowed(kind: Any) -> None:
+    agent = kind("question -> answer", tools=[Tools().book])
+    with pytest.raises(InvalidInputError, match=f"{kind.__name__}, itself"):
+        TPO(agent, longer)
+    assert TPO(agent, longer, rerun_tools=True) and TPO(kind("question -> answer", tools=[]), longer)
+
+
 def test_images_reach_the_program_the_critic_and_the_editor(scripted: Scripted) -> None:
     lm = scripted([*RULES, ("answer", answers)])
 
