@@ -23,7 +23,7 @@ from tpo_langchain.first import is_final
 from tpo_langchain.parts import TunedPrompt
 from tpo_langchain.policy import Memory
 from tpo_langchain.runnable import RunnableTPO
-from tpo_langchain.settings import LoopSettings, loop_settings, spread
+from tpo_langchain.settings import LoopSettings, loop_settings, named, spread
 from tpo_langchain.streaming import message_chunks
 
 __all__ = ["ChatTPO"]
@@ -41,7 +41,8 @@ class ChatTPO(LoopSettings, BaseChatModel):
         editor: Writes the updates instead.
         prompts: The loop's prompts in other words; see ``load_prompts``.
         config: A ``TPOConfig``: all settings at once; what is given beside it wins.
-        **settings: The fields of ``LoopSettings``. Sampling settings, keys and timeouts are the ``llm``'s own.
+        **settings: The fields of ``LoopSettings``; ``max_tokens`` is the loop's budget. What a chat model usually
+            takes (temperature, keys, timeouts, the length of an answer) is set on ``llm``.
 
     Raises:
         InvalidInputError: An argument is wrong.
@@ -67,7 +68,7 @@ class ChatTPO(LoopSettings, BaseChatModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    _memory: Memory = PrivateAttr(default_factory=Memory)
+    _memories: dict[frozenset[str], Memory] = PrivateAttr(default_factory=dict)
 
     def __init__(self, **given: Any) -> None:
         """Check everything that can be checked before a model is called."""
@@ -78,7 +79,8 @@ class ChatTPO(LoopSettings, BaseChatModel):
             )
         if model_in(given.get("llm")) is None:
             raise InvalidInputError(f"llm must be a chat model, not {given.get('llm')!r:.80}")
-        super().__init__(**given)
+        with named():
+            super().__init__(**given)
         self.reward = self._refiner({}).reward
 
     def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any) -> Runnable[Any, AIMessage]:
@@ -166,7 +168,9 @@ class ChatTPO(LoopSettings, BaseChatModel):
             prompts=self.prompts,
             **loop_settings(self),
         )
-        refiner._memory = self._memory
+        refiner._memory = self._memories.setdefault(
+            frozenset(bound), Memory()
+        )  # tools or a format change what n can do
         return refiner if first is None else refiner.after_first(first)
 
     def _bound(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -203,10 +207,10 @@ def _config(
 ) -> RunnableConfig | None:
     """Return the config of child runs; an LLM run's callbacks make none themselves."""
     if run_manager is None:  # while streaming: LangChain hands none over, and what is under way here is the parent
-        return {"callbacks": []} if _must_call(kwargs) else None
+        return {"callbacks": []} if _must_call(kwargs) else {"tags": ["nostream"]}
     callbacks = manager(handlers=[], parent_run_id=run_manager.run_id)
     callbacks.set_handlers([] if _must_call(kwargs) else run_manager.inheritable_handlers)
-    callbacks.add_tags(run_manager.inheritable_tags)
+    callbacks.add_tags([*run_manager.inheritable_tags, "nostream"])  # no sample's tokens on a user's screen
     callbacks.add_metadata(run_manager.inheritable_metadata)
     return {"callbacks": callbacks}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
@@ -10,6 +11,7 @@ from json import JSONDecodeError
 from typing import Any
 
 from langchain_core.exceptions import OutputParserException
+from langchain_core.globals import get_llm_cache
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, convert_to_messages
 from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import ValidationError
@@ -20,6 +22,8 @@ from tpo_langchain.many import Many
 from tpo_langchain.parts import Parts
 from tpo_langchain.sampling import equip
 from tpo_langchain.tracing import Meter, child, finish_reason
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["ChainPolicy", "Gates", "Memory"]
 
@@ -36,6 +40,8 @@ class Memory:
     takes_n: MutableMapping[Task, bool] = field(default_factory=dict)
     no_system: set[str] = field(default_factory=set)
     """Who refuses a system message: ``critic``, ``editor``."""
+    warned: bool = False
+    """Whether it was said that the LLM cache may make samples equal."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,15 @@ class ChainPolicy:
         config = child(self._config, self._run_manager, f"tpo:{request.task}", f"tpo:round:{request.step}", meter)
         run = self._many(request, len(seeds)) if len(seeds) > 1 else self._one(request)
         given = request.inputs if sampled else self._messages(request)
-        return _Call(equip(run, request, seeds), given, config, self._kwargs if sampled else {}, meter)
+        equipped = equip(run, request, seeds)
+        if sampled and equipped is run and get_llm_cache() is not None and not self._memory.warned:
+            self._memory.warned = True
+            logger.warning(
+                "an LLM cache is set, and no chat model was found in %s: one that is called inside a function gives "
+                "equal samples; make it a step of the chain, or give it cache=False",
+                run.get_name(),
+            )
+        return _Call(equipped, given, config, self._kwargs if sampled else {}, meter)
 
     def _one(self, request: Generate) -> Runnable[Any, Any]:
         return self._parts.chain if request.task == "sample" else self._parts.writer(request)

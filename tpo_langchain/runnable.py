@@ -20,7 +20,7 @@ from tpo_langchain.first import AfterFirst
 from tpo_langchain.graphs import WholeGraph
 from tpo_langchain.parts import Parts
 from tpo_langchain.policy import ChainPolicy, Gates, Memory
-from tpo_langchain.settings import LoopSettings, spread
+from tpo_langchain.settings import LoopSettings, named, spread
 from tpo_langchain.streaming import chunks, joined
 from tpo_langchain.texts import query_of
 from tpo_langchain.tracing import TracedReward, atell, child, record, tell, told
@@ -74,7 +74,8 @@ class RunnableTPO(LoopSettings, Composite):
     def __init__(self, runnable: Any = None, /, **given: Any) -> None:
         """Check everything that can be checked before a model is called."""
         given = spread({**given, "runnable": given.get("runnable") if runnable is None else runnable})
-        super().__init__(**checked_parts(type(self).model_fields, given))
+        with named():
+            super().__init__(**checked_parts(type(self).model_fields, given))
         self._given_reward = given["reward"]
         self._graph = WholeGraph.of(self.runnable, self.llm)
         self._parts = Parts.of(

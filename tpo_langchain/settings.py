@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from typing import Any
 
 from langchain_core.runnables import ConfigurableFieldSpec
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from tpo_core import InvalidInputError, TPOConfig
 from tpo_core.config import Mode
 
-__all__ = ["PREFIX", "LoopSettings", "loop_settings", "setting_specs", "spread"]
+__all__ = ["PREFIX", "LoopSettings", "loop_settings", "named", "setting_specs", "spread"]
 
 PREFIX = "tpo_"
 """In front of a setting's name under ``config["configurable"]``."""
@@ -92,6 +93,17 @@ def spread(given: dict[str, Any]) -> dict[str, Any]:
         given = {**asdict(config), **given}
     checked(given)
     return given
+
+
+@contextmanager
+def named() -> Iterator[None]:
+    """Turn pydantic's complaints about arguments into this project's."""
+    try:
+        yield
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(str(place) for place in wrong["loc"])
+        raise InvalidInputError(f"{where} is wrong: {wrong['msg']}, not {wrong['input']!r:.80}") from error
 
 
 def setting_specs(hidden: frozenset[str] = frozenset()) -> list[ConfigurableFieldSpec]:

@@ -19,7 +19,7 @@ from langgraph.types import Command, interrupt
 from pydantic import BaseModel
 
 from tpo_core import InvalidInputError
-from tpo_langchain import RunnableTPO, TPOMiddleware, tpo_node
+from tpo_langchain import ChatTPO, RunnableTPO, TPOMiddleware, tpo_node
 
 
 def longest(prompt: Any, response: str) -> float:
@@ -94,6 +94,14 @@ async def test_the_user_sees_the_refined_text_and_no_samples_tokens(chat: Any, t
     seen = [m async for m, _ in stream] if way == "astream" else [m for m, _ in stream]
     texts = [m.text for m in seen if isinstance(m, AIMessage)]
     assert len(texts) == 2 and texts[0] == "let me see" and texts[1].startswith("an updated answer")
+
+
+async def test_a_refined_chat_model_in_an_agent_shows_no_samples_tokens_either(chat: Any, tools: Tools) -> None:
+    model = ChatTPO(llm=chat(answer=script), reward=longest, width=2, depth=1)
+    agent = create_agent(model, tools.all)
+    seen = [m async for m, _ in agent.astream(ASK, stream_mode="messages")]
+    words = "".join(m.text for m in seen if isinstance(m, AIMessage))
+    assert words.startswith("let me seean updated answer") and "sample" not in words and tools.calls == 1
 
 
 def test_a_sample_that_calls_a_tool_is_no_candidate_and_calls_nothing(chat: Any, tools: Tools) -> None:

@@ -259,10 +259,12 @@ def test_an_error_ends_the_run_with_an_error(chat: Any, tree: Any) -> None:
 
 
 async def test_cancelling_reaches_the_calls_under_way(chat: Any, tree: Any) -> None:
-    started, stopped = asyncio.Event(), []
+    all_started, started, stopped = asyncio.Event(), [], []
 
     async def slow(text: str) -> str:
-        started.set()
+        started.append(text)
+        if len(started) == 3:
+            all_started.set()
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -272,7 +274,7 @@ async def test_cancelling_reaches_the_calls_under_way(chat: Any, tree: Any) -> N
 
     refined = RunnableTPO(RunnableLambda(lambda x: x, slow), reward=longest, mode="bon", width=3)
     task = asyncio.create_task(refined.ainvoke("how?", {"callbacks": [tree]}))
-    await started.wait()
+    await all_started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -106,6 +106,15 @@ def test_a_models_own_cache_is_salted_and_a_model_without_one_is_left_alone(loop
         assert len([r for r in server.requests if r.get("n") is None]) in (requests, requests - 1)
 
 
+def test_a_model_that_cannot_be_salted_is_warned_of(chat: Any, caplog: Any) -> None:
+    set_llm_cache(InMemoryCache())
+    model = chat(answer=script)
+    refined = RunnableTPO(lambda text: model.invoke(text).text, reward=longest, llm=model, width=3, depth=0)
+    refined.invoke("how?")
+    refined.invoke("why?")
+    assert model.calls == 2 and caplog.text.count("an LLM cache is set") == 1
+
+
 async def test_async_asks_what_sync_asks(chat: Any) -> None:
     def answer(messages: Any, number: int) -> str:
         return "updated" if "Rewrite" in messages[0].text else "sampled"
@@ -322,6 +331,7 @@ def test_a_model_without_system_messages_is_asked_without(chat: Any) -> None:
         ({"llm": "gpt-4o"}, "llm"),
         ({"parser": 3}, "parser"),
         ({"widht": 3}, "widht"),
+        ({"prompts": "tuned.json"}, "prompts"),
         ({"config": {"width": 3}}, "config"),
         ({"runnable": 3}, "runnable"),
     ],
