@@ -1,8 +1,8 @@
 """How fast ``HFRewardModel`` scores beside the ``text-classification`` pipeline with batch_size=1, the authors' way.
 
     python benchmarks/rewards.py            # the table, a few minutes on two cores
-    python benchmarks/rewards.py --wide     # 2048 wide, for what bfloat16 gains where attention is the lesser share; its
-                                            # two layers flatter the ratios, since the last one is spared
+    python benchmarks/rewards.py --wide     # 2048 wide, for what bfloat16 gains where attention is a small share;
+                                            # its two layers flatter the ratios, since the last one is spared
     python benchmarks/rewards.py --quick    # a minute of smoke: a smaller model, one round
 
 The model is a Llama classifier of 42 million random weights (512 wide, 8 layers). A query is one prompt with three

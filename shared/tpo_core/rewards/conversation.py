@@ -98,7 +98,7 @@ class Conversations:
         """Return what stands before and after the response."""
         if not self._templated:
             return "", ""
-        mark = "RESPONSE"
+        mark = "TPO_RESPONSE"
         while any(mark in m["content"] for m in messages):
             mark += "X"
         before, found, after = self._render(messages, mark).rpartition(mark)

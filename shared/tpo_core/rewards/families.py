@@ -110,7 +110,7 @@ UNKNOWN = Family(
     score="the raw logit of its one label, or of `label=`",
     head=Mlp(),
     body="classifier",
-    proof="the class's own forward pass, for Llama, Qwen2, Qwen3, Mistral (sliding window), Phi-3, Gemma 2, GPT-2 and BERT",
+    proof="the class's forward pass: Llama, Qwen2, Qwen3, Mistral (sliding window), Phi-3, Gemma 2, GPT-2 and BERT",
 )
 
 FAMILIES: tuple[Family, ...] = (

@@ -148,7 +148,10 @@ def build_head(spec: Mlp | Gate | Steps, tensors: Mapping[str, Tensor], *, tempe
             return GateHead(tensors, spec, temperature)
         return StepHead(tensors, spec) if isinstance(spec, Steps) else MlpHead(tensors, spec.prefix)
     except KeyError as error:
-        raise ModelError(f"the checkpoint of {name} has no tensor {error}, which its family's head needs") from error
+        raise ModelError(
+            f"the checkpoint of {name} has no tensor {error}, which its family's head needs; if its name "
+            "misleads, give family="
+        ) from error
 
 
 def _numbers(tensors: Mapping[str, Tensor], prefix: str) -> list[int]:

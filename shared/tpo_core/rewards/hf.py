@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tpo_core.effects import Pair, Reward
@@ -55,7 +56,7 @@ class HFRewardModel(RewardModel):
 
     def __init__(
         self,
-        model: str,
+        model: str | PathLike[str],
         *,
         device: str | None = None,
         dtype: str | torch.dtype | None = None,
@@ -72,6 +73,8 @@ class HFRewardModel(RewardModel):
         max_batch_tokens: int | None = None,
         max_prefix_bytes: int = 2**30,
     ) -> None:
+        if not isinstance(model, (str, PathLike)):
+            raise InvalidInputError(f"model must be a name or a folder, not {type(model).__name__}")
         if on_long not in ("error", "middle"):
             raise InvalidInputError(f"on_long {on_long!r} is not known; give 'error' or 'middle'")
         for name, number in (("max_tokens", max_tokens), ("max_batch_tokens", max_batch_tokens)):
@@ -96,6 +99,7 @@ class HFRewardModel(RewardModel):
             max_batch_tokens=max_batch_tokens,
             max_prefix_bytes=max_prefix_bytes,
         )
+        self._setup = setup
         self._worker = Worker(setup, name=f"reward {self.name}")
         self._worker.submit([]).result()  # loads now, so that a wrong name or argument is an error here
 
@@ -107,6 +111,15 @@ class HFRewardModel(RewardModel):
         """Score pairs without blocking the event loop."""
         answers: list[Reward | Exception] = await asyncio.wrap_future(self._worker.submit(pairs))
         return _answers(answers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the thread and the weights behind; another process loads its own when it is first asked."""
+        return {k: v for k, v in vars(self).items() if k != "_worker"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Start anew."""
+        vars(self).update(state)
+        self._worker = Worker(self._setup, name=f"reward {self.name}")
 
     def close(self) -> None:
         """End the worker thread and free the model; the next call loads it again."""

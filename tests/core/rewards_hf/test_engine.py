@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
+import pickle
 import random
 import subprocess
 import sys
@@ -201,6 +202,13 @@ def test_a_closed_model_is_freed_and_loads_again_when_asked(path: str) -> None:
     assert reward.score("capital?", ["Paris"]) == before
     del reward
     assert f"reward {path}" not in [t.name for t in threading.enumerate()]
+
+
+def test_a_pickled_model_loads_again_where_it_is_used(path: str) -> None:
+    reward = HFRewardModel(path)
+    again = pickle.loads(pickle.dumps(reward))  # noqa: S301 - our own bytes
+    assert again.score("capital?", ["Paris"]) == reward.score("capital?", ["Paris"])
+    assert copy.deepcopy(reward) is reward
 
 
 def test_a_model_that_vanished_is_an_error_for_whoever_asks(build: Build) -> None:

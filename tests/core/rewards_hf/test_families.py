@@ -374,6 +374,8 @@ def test_what_cannot_be_found_is_named(tmp_path: Path) -> None:
         HFRewardModel("anything", family="fsfair")
     with pytest.raises(InvalidInputError, match="process reward model"):
         HFRewardModel("anything", steps="min")
+    with pytest.raises(InvalidInputError, match="a name or a folder"):
+        HFRewardModel(object())  # type: ignore[arg-type]
 
 
 def test_names_lead_to_their_families() -> None:

@@ -118,8 +118,9 @@ def test_white_space_around_a_response_goes_only_where_the_template_takes_it(bui
 
 def test_a_prompt_that_holds_the_mark_of_the_response_is_safe(build: Build) -> None:
     path = build(template="chatml")
-    text = text_of(path, encode(path, "RESPONSE RESPONSEX", "RESPONSE"))
-    assert text.count("RESPONSE RESPONSEX<|im_end|>") == 1 and text.endswith("assistant\nRESPONSE<|im_end|>\n")
+    text = text_of(path, encode(path, "TPO_RESPONSE TPO_RESPONSEX", "TPO_RESPONSE"))
+    assert text.count("TPO_RESPONSE TPO_RESPONSEX<|im_end|>") == 1
+    assert text.endswith("assistant\nTPO_RESPONSE<|im_end|>\n")
 
 
 def test_system_prompt_and_every_turn_are_scored(build: Build) -> None:
