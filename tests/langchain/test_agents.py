@@ -7,11 +7,12 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import HumanInTheLoopMiddleware, ModelRetryMiddleware
-from langchain.agents.structured_output import ToolStrategy
+from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
@@ -128,6 +129,15 @@ def test_a_structured_response_is_kept(chat: Any, tools: Tools) -> None:
         model, tools.all, response_format=ToolStrategy(Report), middleware=[TPOMiddleware(reward=longest)]
     )
     assert agent.invoke(ASK)["structured_response"] == Report(text="sunny") and model.calls == 1
+
+
+def test_a_provider_filled_form_is_kept_too(loopback: Any, tools: Tools) -> None:
+    server = loopback(lambda request, number: '{"text": "sunny"}')
+    model = ChatOpenAI(model="smol", base_url=server.url, api_key="none")
+    agent = create_agent(
+        model, tools.all, response_format=ProviderStrategy(Report), middleware=[TPOMiddleware(reward=longest)]
+    )
+    assert agent.invoke(ASK)["structured_response"] == Report(text="sunny") and len(server.requests) == 1
 
 
 def test_other_middleware_goes_around_every_sample(chat: Any, tools: Tools) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 from langchain_core.caches import InMemoryCache
@@ -213,6 +213,28 @@ def test_structured_output_is_updated_by_the_same_structured_model(loopback: Any
     for request in server.requests:
         edits = "Rewrite" in request["messages"][0]["content"] or "English" in request["messages"][0]["content"]
         assert ("response_format" in request) == edits
+
+
+class Typed(TypedDict):
+    """An answer."""
+
+    text: str
+
+
+@pytest.mark.parametrize("schema", [Typed, {**Answer.model_json_schema(), "description": "An answer."}])
+def test_structured_output_may_be_plain_data(loopback: Any, schema: Any) -> None:
+    chain = openai(loopback()).with_structured_output(schema, method="json_schema")
+    trajectory = RunnableTPO(chain, reward=checksum, width=2, depth=1, return_trajectory=True).invoke("how?")
+    assert len(trajectory.candidates) == 4 and not trajectory.failures
+    assert all(isinstance(c.value, dict) and c.value["text"].startswith("text") for c in trajectory.candidates)
+
+
+def test_what_is_not_text_in_a_message_is_named_in_the_query(chat: Any) -> None:
+    model = chat(answer=script)
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    given = [HumanMessage([{"type": "text", "text": "what is this?"}, picture])]
+    assert RunnableTPO(model, reward=longest, width=2, depth=1).invoke(given).text.startswith("an updated")
+    assert "what is this?" in model.log.messages[2][1].text and "[image_url]" in model.log.messages[2][1].text
 
 
 def test_structured_output_by_tool_calls_is_updated_by_tool_calls(chat: Any) -> None:
