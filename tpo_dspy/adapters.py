@@ -32,6 +32,8 @@ class Sampling:
     max_tokens: int | None = None
     seed: int | None = None
     """Sent to the provider; None sends none."""
+    forgiving: bool = False
+    """Whether an answer of one text without the adapter's markers is taken whole, where it is in plain text."""
     rewrite: Callable[[Any, Mapping[str, Any]], tuple[Any, Mapping[str, Any]]] | None = None
     """Given the signature and the inputs of every predictor call, returns those that are sent."""
 
@@ -75,6 +77,15 @@ class _Salted:
     async def acall(self, lm: Any, lm_kwargs: dict[str, Any], signature: Any, demos: Any, inputs: Any) -> Any:
         return await super().acall(*self._sent(lm, lm_kwargs, signature, demos, inputs))  # type: ignore[misc]
 
+    def parse(self, signature: Any, completion: str) -> dict[str, Any]:
+        try:
+            return dict(super().parse(signature, completion))  # type: ignore[misc]
+        except dspy.AdapterParseError:
+            fields = [(name, info.annotation) for name, info in signature.output_fields.items()]
+            if not (self._sampling.forgiving and len(fields) == 1 and fields[0][1] is str and _is_plain_chat(self)):
+                raise
+            return {fields[0][0]: read(signature, completion)}
+
     def _sent(self, lm: Any, own: Mapping[str, Any], signature: Any, demos: Any, inputs: Any) -> tuple[Any, ...]:
         if self._sampling.rewrite is not None:
             signature, inputs = self._sampling.rewrite(signature, inputs)
@@ -99,26 +110,29 @@ class _Lenient(_Salted):
 
     def parse(self, signature: Any, completion: str) -> dict[str, Any]:
         if len(signature.output_fields) != 1:
-            return dict(super().parse(signature, completion))  # type: ignore[misc]
+            return dict(super().parse(signature, completion))
         [(name, info)] = signature.output_fields.items()
         if not _reads_plainly(self):
             try:
-                found = super().parse(signature, completion)[name]  # type: ignore[misc]
+                found = super().parse(signature, completion)[name]
                 return {name: found.strip("\n ") if isinstance(found, str) else found}
             except Exception:  # noqa: BLE001 - whatever the adapter does not find in it, the text is still there
                 pass
         try:
             return {name: parse_value(read(signature, completion), info.annotation)}
         except Exception as error:
-            raise dspy.utils.exceptions.AdapterParseError(
+            raise dspy.AdapterParseError(
                 adapter_name=type(self).__name__, signature=signature, lm_response=completion, message=str(error)
             ) from error
 
 
 def _reads_plainly(adapter: Any) -> bool:
     """Say whether ``prompting.read`` reads all that the adapter can, and more."""
-    if isinstance(adapter, dspy.TwoStepAdapter):
-        return True  # its own parse would ask another model to copy out the text
+    # A TwoStepAdapter's own parse would ask another model to copy out the text.
+    return isinstance(adapter, dspy.TwoStepAdapter) or _is_plain_chat(adapter)
+
+
+def _is_plain_chat(adapter: Any) -> bool:
     return isinstance(adapter, dspy.ChatAdapter) and not isinstance(adapter, (dspy.JSONAdapter, dspy.XMLAdapter))
 
 

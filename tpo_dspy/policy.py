@@ -36,6 +36,8 @@ class Parts:
     """The program's own language model, for prompts that have none; None for the one in the settings."""
     final: dspy.Module | None = None
     """The part of an agent that writes its answer."""
+    forgiving: bool = True
+    """Whether the program's answers are read as leniently as the engine's; see ``Sampling.forgiving``."""
 
 
 class ProgramPolicy:
@@ -113,6 +115,7 @@ class ProgramPolicy:
             top_p=request.top_p,
             max_tokens=request.max_tokens,
             seed=seed if request.send_seed else None,
+            forgiving=self._parts.forgiving,
             rewrite=self.rewrite if request.task == "sample" else None,
         )
         if request.task == "sample":

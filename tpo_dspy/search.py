@@ -41,7 +41,7 @@ class Search:
         self.books = Ledger(query, example, TPOConfig(mode="bon", width=n), time.monotonic)
         last = (module.predictors() or [None])[-1]
         shape: Any = SimpleNamespace(response=_whole, context={})
-        self.parts = Parts(module, shape, None, None, None, lm=getattr(last, "lm", None))
+        self.parts = Parts(module, shape, None, None, None, lm=getattr(last, "lm", None), forgiving=False)
         self.policy = ProgramPolicy(self.parts, inputs, self.rounds)
         self._reward = ScoreInRound(reward, self.rounds)
         self._salt = 0 if replay else random.SystemRandom().getrandbits(48)

@@ -162,6 +162,14 @@ def test_a_weak_models_update_without_markers_is_read_whole(scripted: Scripted, 
     assert prediction.answer == "plain words"
 
 
+def test_a_weak_models_samples_without_markers_are_read_whole_and_asked_for_once(scripted: Scripted) -> None:
+    lm = scripted([("improved_answer", "no markers here either"), *RULES[1:3], ("answer", lambda p, n: "plain " * n)])
+    with dspy.context(lm=lm):
+        trajectory = TPO(dspy.Predict("question -> answer"), longer, width=3, depth=1)(question="why?").trajectory
+    assert not trajectory.failures and len(lm.engine.requests) == 8
+    assert {c.response for c in trajectory.candidates[:3]} == {"plain", "plain plain", "plain plain plain"}
+
+
 @pytest.mark.parametrize(
     ("text", "reason"), [("", "empty"), ("{improved_answer}", "placeholder"), ("[improved answer]", "placeholder")]
 )
