@@ -169,6 +169,8 @@ def _answer(effect: Effect, policy: Policy, reward: RewardModel, observer: Obser
         [outcome] = yield Batch((Scoring(reward, effect.pairs),), effect.deadline)
         if isinstance(outcome, Late):
             return [Reward(nan, failure="deadline: scoring took too long")] * len(effect.pairs)
+        if isinstance(outcome, policy.fatal):  # the host's control flow: a reward may ask a person, say
+            raise outcome
         if isinstance(outcome, Exception):
             raise _LoopSees(outcome)
         return outcome

@@ -296,6 +296,22 @@ def test_an_interrupt_inside_a_sample_reaches_the_graph(chat: Any) -> None:
     assert graph.invoke(Command(resume="yes"), config)["messages"][-1].text == "yes"
 
 
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+async def test_a_person_may_be_the_reward(chat: Any, way: str) -> None:
+    model = chat(answer=lambda m, n: f"it is {'x' * n}")
+
+    def grade(prompt: Any, response: str) -> float:
+        return float(interrupt({"grade": response}))
+
+    node = tpo_node(model, reward=grade, width=1, depth=0)
+    graph = graph_of(("answer", node), checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    asked = await run(graph, ASK, way, config)
+    assert asked["__interrupt__"][0].value == {"grade": "it is "}
+    state = await run(graph, Command(resume="3"), way, config)
+    assert state["messages"][-1].response_metadata["tpo"]["reward"] == 3.0
+
+
 def test_a_graph_needs_llm_and_messages(chat: Any) -> None:
     with pytest.raises(InvalidInputError, match="llm="):
         RunnableTPO(graph_of(("a", lambda state: {})), reward=longest)
