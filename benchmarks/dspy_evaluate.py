@@ -17,6 +17,7 @@ import os
 import sys
 import tempfile
 import time
+import zlib
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def length(prompt: str, response: str) -> float:
     """Reward longer answers: free, so that only requests take time."""
-    return len(response) + hash(response) % 97 / 100
+    return len(response) + zlib.crc32(response.encode()) % 97 / 100
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ import dspy
 import pytest
 from dspy.lm15 import Message, Response, StreamDeltaEvent, StreamEndEvent, StreamStartEvent, TextDelta, Usage
 
-Answer = "str | dict[str, Any] | BaseException"
 Rule = tuple[str, Any]
 
 _numbers = count()
