@@ -24,9 +24,10 @@ from tpo_core.rewards.conversation import Encoded
 from tpo_core.rewards.planning import Segment, plan_rows
 from tpo_core.rewards.prefixes import Prefix, PrefixStore
 
-__all__ = ["PackedForward", "masked", "merged"]
+__all__ = ["ATTENTION", "PackedForward", "masked", "merged"]
 
 ATTENTION = "tpo_packed"
+"""The name of our attention among those of transformers."""
 
 
 class PackedForward:
@@ -157,6 +158,8 @@ class Row:
         self._own = [[p - s.shared for p in sorted(s.sequence.places) if p >= s.shared] for s in segments]
         self.chosen = [start + p for (_, start, _), own in zip(self._spans, self._own, strict=True) for p in own]
         """The tokens of the row that heads read."""
+        self.longest = max(len(s.sequence.ids) for s in segments)
+        """Tokens of the longest conversation."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
         """Return the attention of each segment to its prefix and itself.
@@ -241,9 +244,10 @@ def _packed_attention(
     **more: Any,
 ) -> tuple[Tensor, None]:
     """Answer a layer's attention; what is not plain causal attention is refused."""
-    unknown = [k for k in ("sliding_window", "softcap", "s_aux", "position_bias") if more.get(k) is not None]
-    if unknown or not isinstance(row := more.get("packed"), Row):
-        raise NotImplementedError(f"packed rows do not know {unknown or 'this call'}")
+    row = more.get("packed")
+    unknown = [k for k in ("softcap", "s_aux", "position_bias") if more.get(k) is not None]
+    if not isinstance(row, Row) or unknown or (more.get("sliding_window") or row.longest) < row.longest:
+        raise NotImplementedError(f"packed rows do not know this attention {unknown}")
     return row.attend(module.layer_idx, query, key, value, scaling), None
 
 

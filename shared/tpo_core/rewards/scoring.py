@@ -6,6 +6,7 @@ It is owned by one worker thread. Conversations of equal tokens are scored once,
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -16,10 +17,10 @@ from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.checkpoint import Loaded
 from tpo_core.rewards.conversation import Conversations, Encoded
-from tpo_core.rewards.packed import PackedForward
+from tpo_core.rewards.packed import ATTENTION, PackedForward
 from tpo_core.rewards.padded import PaddedForward
 
-__all__ = ["Forward", "Scorer", "choose_forward"]
+__all__ = ["Forward", "Scorer", "WindowedForward", "choose_forward"]
 
 
 class Forward(Protocol):
@@ -63,10 +64,36 @@ class Scorer:
         ]
 
 
+class WindowedForward:
+    """Packed rows for conversations that fit the model's attention window, padded batches for longer ones."""
+
+    def __init__(self, packed: PackedForward, padded: PaddedForward, window: int, model: Any, usual: str) -> None:
+        self._packed = packed
+        self._padded = padded
+        self._window = window
+        self._model = model
+        self._usual = usual
+
+    def __call__(self, sequences: Sequence[Encoded], stopped: Callable[[], bool] = lambda: False) -> list[Tensor]:
+        """Return the hidden states at each sequence's places; see ``Forward``."""
+        found: dict[int, Tensor] = {}
+        short = [i for i, s in enumerate(sequences) if len(s.ids) <= self._window]
+        if short:
+            found.update(zip(short, self._packed([sequences[i] for i in short], stopped), strict=True))
+        if long := [i for i in range(len(sequences)) if i not in found]:
+            self._model.set_attn_implementation(self._usual)
+            try:
+                found.update(zip(long, self._padded([sequences[i] for i in long], stopped), strict=True))
+            finally:
+                self._model.set_attn_implementation(ATTENTION)
+        return [found[i] for i in range(len(sequences))]
+
+
 def choose_forward(loaded: Loaded, max_batch_tokens: int | None, max_prefix_bytes: int) -> Forward:
     """Return packed rows where the model's attention is plain and they prove right on a sample; padded batches else."""
     padded = PaddedForward(loaded, max_batch_tokens)
-    if not loaded.hidden or not _plain_attention(loaded.config.get_text_config()):
+    window = _window(loaded.config.get_text_config()) if loaded.hidden else 0
+    if not window:
         return padded
     usual = loaded.model.config._attn_implementation
     sample = _sample(loaded.config.get_text_config().vocab_size)
@@ -81,16 +108,21 @@ def choose_forward(loaded: Loaded, max_batch_tokens: int | None, max_prefix_byte
         _log.info("packed rows do not work here (%s); scoring in padded batches", error)
     else:
         if drift < (1e-3 if loaded.model.dtype == torch.float32 else 0.1):
-            return packed
+            unbounded = window == math.inf
+            return packed if unbounded else WindowedForward(packed, padded, int(window), loaded.model, usual)
         _log.info("packed rows are off by %.1e here; scoring in padded batches", drift)
     loaded.model.set_attn_implementation(usual)
     return padded
 
 
-def _plain_attention(config: Any) -> bool:
-    """Tell whether every layer looks at all tokens before it, with no cap on the scores."""
+def _window(config: Any) -> float:
+    """Return up to how many tokens every layer looks at all tokens before it: infinity mostly, 0 when never."""
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    return kinds == {"full_attention"} and not getattr(config, "attn_logit_softcapping", None)
+    if getattr(config, "attn_logit_softcapping", None) or not kinds <= {"full_attention", "sliding_attention"}:
+        return 0
+    if getattr(config, "use_sliding_window", True) is False:
+        return math.inf
+    return getattr(config, "sliding_window", None) or math.inf
 
 
 def _sample(vocabulary: int) -> list[Encoded]:

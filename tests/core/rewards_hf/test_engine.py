@@ -30,6 +30,7 @@ from tpo_core.rewards.heads import LinearHead
 from tpo_core.rewards.packed import PackedForward, masked, merged
 from tpo_core.rewards.planning import plan_rows
 from tpo_core.rewards.prefixes import Prefix, PrefixStore, shared_length
+from tpo_core.rewards.scoring import WindowedForward, choose_forward
 from tpo_core.rewards.worker import Worker
 
 Build = Callable[..., Path]
@@ -283,6 +284,24 @@ def test_a_prompt_is_computed_once_for_all_responses_and_rounds(path: str) -> No
     finally:
         handle.remove()
     assert first > 150 and sum(counts) < first + 12 * 12
+
+
+def test_conversations_within_a_sliding_window_are_packed_and_longer_ones_padded(build: Build) -> None:
+    path = build("someone", "MistralForSequenceClassification", sliding_window=64)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32).eval()
+    plain = copy.deepcopy(model)
+    loaded = Loaded(
+        model.model, LinearHead(model.score.weight, None, 0, ("s",)), model.config, torch.device("cpu"), True
+    )
+    forward = choose_forward(loaded, None, 2**20)
+    assert isinstance(forward, WindowedForward)
+    stem = tuple(range(20, 60))
+    each = [Encoded((*stem, *range(99, 99 + n)), 40, (39 + n,)) for n in (24, 25, 5, 90)]
+    for _ in range(2):
+        with torch.inference_mode():
+            got = [value for value, _ in loaded.head(forward(each))]
+            want = [plain(input_ids=torch.tensor([e.ids])).logits[0, 0].item() for e in each]
+        assert got == pytest.approx(want, abs=1e-5)
 
 
 @pytest.mark.parametrize(("heads", "groups"), [(4, 4), (4, 2), (4, 1)])

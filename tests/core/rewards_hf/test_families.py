@@ -299,6 +299,8 @@ def test_an_unknown_model_with_its_own_code_is_refused_until_allowed(build: Buil
         ("Qwen2ForSequenceClassification", {}),
         ("Qwen3ForSequenceClassification", {}),
         ("MistralForSequenceClassification", {"sliding_window": 16}),
+        ("MistralForSequenceClassification", {"sliding_window": 100}),
+        ("Gemma3TextForSequenceClassification", {"sliding_window": 100}),
         ("Phi3ForSequenceClassification", {"pad_token_id": 0}),
         ("Gemma2ForSequenceClassification", {"sliding_window": 16}),
         ("GPT2ForSequenceClassification", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}),
