@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableLambda
+from pydantic import BaseModel
 
 from tpo_core import Candidate, InvalidInputError
 from tpo_core.effects import Generate, Task
@@ -76,8 +77,14 @@ class Parts:
             return render(request.signature, request.inputs)
         return render(request.signature.with_instructions(tuned.instructions), request.inputs, tuned.demos)
 
-    def text(self, value: Any) -> str:
-        """Return one of the chain's outputs as text."""
+    def text(self, value: Any, message: AIMessage | None) -> str:
+        """Return one of the chain's outputs as text: as it was written, where the chain parses what its model wrote.
+
+        Data stays JSON: it is cleaner than what models write around it, and its parsers read it as well.
+        """
+        written = message.text if message is not None and self.anatomy.after and not self.anatomy.structured else ""
+        if self.render is None and written.strip() and not isinstance(value, (str, BaseMessage, BaseModel, dict)):
+            return str(written)
         return text_of(value, self.render)
 
     def core(self, task: Task) -> Core | None:

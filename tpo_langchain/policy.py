@@ -167,7 +167,7 @@ class ChainPolicy:
             return Completion(finish_reason=reason, usage=usage, failure=failure)
         if request.task in ("loss", "gradient"):
             return Completion(value, finish_reason=reason, usage=usage)
-        text = self._parts.text(value)
+        text = self._parts.text(value, message)
         if self._rounds and self._parts.must_parse(value):
             raise InvalidInputError(
                 f"an updated text cannot become the chain's output ({type(value).__name__}) without a parser; give "

@@ -10,7 +10,7 @@ import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
-from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
+from langchain_core.output_parsers import CommaSeparatedListOutputParser, JsonOutputParser, StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
@@ -184,6 +184,21 @@ def test_an_updated_text_goes_through_the_chains_own_parser(chat: Any) -> None:
     assert RunnableTPO(chain, reward=checksum, width=2, depth=1).invoke("how?") == {"a": [1, 2, 3]}
 
 
+def test_a_parsed_answer_is_judged_and_rewritten_as_it_was_written(chat: Any) -> None:
+    seen = []
+
+    def answer(messages: Any, number: int) -> str:
+        return "red, green, blue" if "Rewrite" in messages[0].text else f"red, {'x' * number}"
+
+    def reward(prompt: Any, response: str) -> float:
+        seen.append(response)
+        return len(response)
+
+    chain = RunnableTPO(chat(answer=answer) | CommaSeparatedListOutputParser(), reward=reward, width=3, depth=1)
+    assert chain.invoke("how?") == ["red", "green", "blue"]
+    assert seen == ["red, ", "red, x", "red, xx", "red, green, blue"]
+
+
 def test_what_the_chain_adds_to_the_answer_survives_with_renderer_and_parser(chat: Any) -> None:
     model = chat(answer=script)
     chain = RunnablePassthrough.assign(docs=lambda _: {"a set"}).assign(
@@ -265,9 +280,17 @@ def test_a_call_may_have_settings_of_its_own(chat: Any) -> None:
     assert model.calls == 2
     refined.with_config(configurable={"tpo_mode": "bon", "tpo_width": 3}).invoke("how?")
     assert model.calls == 5
+    refined.invoke("how?", {"configurable": {"tpo_max_calls": 4}})
+    assert model.calls == 9
     with pytest.raises(InvalidInputError, match="width"):
         refined.invoke("how?", {"configurable": {"tpo_width": 0}})
-    assert model.calls == 5
+    assert model.calls == 9
+
+
+def test_a_held_out_reward_is_reported(chat: Any) -> None:
+    refined = RunnableTPO(chat(answer=script), reward=longest, gold=checksum, width=2, depth=0, return_trajectory=True)
+    trajectory = refined.invoke("how?")
+    assert trajectory.gold == {c.index: checksum("", c.response) for c in trajectory.candidates}
 
 
 async def test_max_concurrency_bounds_a_whole_batch(loopback: Any) -> None:
