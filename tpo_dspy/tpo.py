@@ -157,7 +157,7 @@ class _Run:
         self.args = (query, policy, ScoreInRound(outside.reward, rounds), tpo.config)
         self.kwargs: dict[str, Any] = {
             "inputs": inputs,
-            "gold": None if outside.gold is None else ScoreInRound(outside.gold, rounds, inputs),
+            "gold": None if outside.gold is None else ScoreInRound(outside.gold, rounds),
             "max_concurrency": tpo._max_concurrency,
         }
         self._policy, self._rounds, self._told = policy, rounds, outside.on_progress

@@ -12,7 +12,6 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import dspy
@@ -149,10 +148,10 @@ class Rounds:
 class ScoreInRound(RewardModel):
     """A reward model whose scorings are part of the round under way, and of no trace or stream."""
 
-    def __init__(self, reward: RewardModel, rounds: Rounds, inputs: Any = None) -> None:
-        """Stand for ``reward``; ``inputs`` are the call's, for pairs that come without."""
+    def __init__(self, reward: RewardModel, rounds: Rounds) -> None:
+        """Stand for ``reward``."""
         self.name, self.merges = reward.name, reward.merges  # type: ignore[misc]
-        self._reward, self._rounds, self._inputs = reward, rounds, inputs
+        self._reward, self._rounds = reward, rounds
 
     def score_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
         """Score with the reward model behind this."""
@@ -163,7 +162,7 @@ class ScoreInRound(RewardModel):
 
         def score() -> list[Reward]:
             with dspy.context(trace=[], send_stream=None):
-                return self._module()(pairs=self._whole(pairs))  # type: ignore[no-any-return]
+                return self._module()(pairs=list(pairs))  # type: ignore[no-any-return]
 
         return self._rounds.run(None, score)
 
@@ -172,12 +171,9 @@ class ScoreInRound(RewardModel):
 
         async def score() -> list[Reward]:
             with dspy.context(trace=[], send_stream=None):
-                return await self._module().acall(pairs=self._whole(pairs))  # type: ignore[no-any-return]
+                return await self._module().acall(pairs=list(pairs))  # type: ignore[no-any-return]
 
         return await self._rounds.arun(None, score)
-
-    def _whole(self, pairs: Sequence[Pair]) -> list[Pair]:
-        return [pair if pair.inputs is not None else replace(pair, inputs=self._inputs) for pair in pairs]
 
     def _module(self) -> Score:
         return Score(self._reward.score_pairs, self._reward.ascore_pairs)

@@ -217,7 +217,7 @@ def _open(
         given = None if inputs is None else inputs[place]
         ledger = Ledger(query, given, config, time.monotonic)
         loop = tpo_loop(query, config, inputs=given, ledger=ledger)
-        lines.append((line(loop, answers, scores, on_progress, holdout, place), ledger))
+        lines.append((line(loop, answers, scores, on_progress, holdout, place, given), ledger))
     return Desk(lines, default_limit if max_concurrency is None else max_concurrency)
 
 

@@ -126,6 +126,7 @@ def line(
     observer: Observer | None = None,
     gold: RewardModel | None = None,
     place: int = 0,
+    inputs: Any = None,
 ) -> Line:
     """Serve a loop: yield batches of jobs, be sent their outcomes, return the trajectory.
 
@@ -136,6 +137,7 @@ def line(
         observer: Told each ``Progress``, with ``place`` in it.
         gold: Scores the candidates once more at the end, for the record.
         place: Which of many loops this is.
+        inputs: What the user's program takes, for the held-out reward; the loop hands it to the other itself.
     """
     try:
         effect = next(loop)
@@ -150,7 +152,7 @@ def line(
         trajectory: Trajectory = stop.value
     finally:
         loop.close()
-    return trajectory if gold is None else (yield from _weigh(trajectory, gold))
+    return trajectory if gold is None else (yield from _weigh(trajectory, gold, inputs))
 
 
 class _LoopSees(Exception):
@@ -232,10 +234,11 @@ def _together(served: Sequence[Served[T]]) -> Served[list[T]]:
     return [results[place] for place in range(len(served))]
 
 
-def _weigh(trajectory: Trajectory, gold: RewardModel) -> Served[Trajectory]:
+def _weigh(trajectory: Trajectory, gold: RewardModel, inputs: Any) -> Served[Trajectory]:
     """Score the candidates with the held-out reward model: reported, never optimised."""
     scored = [c for c in trajectory.candidates if c.reward is not None]
-    [outcome] = yield Batch((Scoring(gold, tuple(Pair(trajectory.query, c.response, c.value) for c in scored)),))
+    pairs = tuple(Pair(trajectory.query, c.response, c.value, inputs) for c in scored)
+    [outcome] = yield Batch((Scoring(gold, pairs),))
     if isinstance(outcome, Exception):
         logger.warning("the gold reward model %r failed: %s", gold.name, outcome)
         return trajectory

@@ -5,7 +5,6 @@ Blocks fenced as ``python no-run`` need a model, a key or a server of the reader
 
 from __future__ import annotations
 
-import ast
 import doctest
 import re
 from importlib import import_module
@@ -21,21 +20,22 @@ MODULES = ["config", "effects", "prompting", "trajectory", "testing", "chat", "r
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_the_examples_of_a_page_run(page, monkeypatch, tmp_path):
+def test_the_examples_of_a_page_run(page, monkeypatch, tmp_path, loopback):
     monkeypatch.chdir(tmp_path)
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE"):  # what the pages call gpt-4o-mini answers on this machine
+        monkeypatch.setenv(name, loopback().url)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
     text = page.read_text()
     namespace: dict[str, object] = {"__name__": "__main__"}
-    with dspy.context():
+    lm = dspy.settings.lm
+    try:
         for block in BLOCK.finditer(text):
             line = text[: block.start()].count("\n") + 1
-            code = compile(
-                "\n" * line + block["code"],
-                str(page),
-                "exec",
-                flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT if block["no_run"] else 0,
-            )
+            code = compile("\n" * line + block["code"], str(page), "exec", dont_inherit=True)
             if not block["no_run"]:
                 exec(code, namespace)
+    finally:
+        dspy.configure(lm=lm)
 
 
 @pytest.mark.parametrize("module", MODULES)

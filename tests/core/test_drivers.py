@@ -353,3 +353,14 @@ print(len(done), int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status")
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     loops, megabytes = map(int, out.split())
     assert loops == 10_000 and megabytes < 1000
+
+
+def test_a_gold_reward_sees_the_call_s_inputs():
+    class NeedsInputs(RewardModel):
+        def score_batch(self, pairs):
+            return [float(p.inputs["answer"] == p.response) for p in pairs]
+
+    policy = ScriptedPolicy(sample=["a", "bb"])
+    config = TPOConfig(mode="bon", width=2)
+    trajectory = run("q", policy, Length(), config, inputs={"answer": "a"}, gold=NeedsInputs())
+    assert trajectory.gold == {0: 1.0, 1: 0.0}
