@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 from langchain_core.output_parsers import StrOutputParser
-from langsmith import evaluate, tracing_context
+from langsmith import Client, evaluate, tracing_context
 from langsmith.schemas import Example
 from openevals.exact import exact_match
 from openevals.types import EvaluatorResult
@@ -30,13 +30,10 @@ def feedback_of(target: Any, *evaluators: Any) -> dict[str, Any]:
         with tracing_context(enabled=False):  # upload_results=False keeps results at home, but not LangChain's traces
             return target(inputs)
 
-    [row] = evaluate(untraced, data=data(), evaluators=list(evaluators), upload_results=False, blocking=True)
+    nobody = Client(api_url="http://127.0.0.1:9", api_key="none", info={}, tracing_sampling_rate=0.0)
+    rows = evaluate(untraced, data=data(), evaluators=list(evaluators), upload_results=False, client=nobody)
+    [row] = rows
     return {r.key: r.score if r.score is not None else r.value for r in row["evaluation_results"]["results"]}
-
-
-@pytest.fixture(autouse=True)
-def nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LANGSMITH_ENDPOINT", "http://127.0.0.1:9")
 
 
 @pytest.fixture
