@@ -12,6 +12,9 @@ from tpo_core.trajectory import Failure, Usage
 
 __all__ = ["LiteLLMChat", "as_chat", "as_policy"]
 
+_UNUSABLE = {"AuthenticationError", "NotFoundError", "APIConnectionError", "PermissionDeniedError"}
+"""litellm's errors that say that the model cannot be used at all."""
+
 
 class LiteLLMChat:
     """A model named as litellm names it; litellm itself is loaded at the first call.
@@ -71,17 +74,12 @@ class LiteLLMChat:
         return {"model": self.name, "messages": [dict(m) for m in messages], "caching": False, **given}
 
     def _explained(self, error: Exception) -> Exception:
-        if type(error).__name__ in (
-            "AuthenticationError",
-            "NotFoundError",
-            "APIConnectionError",
-            "PermissionDeniedError",
-        ):
+        if type(error).__name__ in _UNUSABLE or "Connection error" in str(error):
             where = self._settings["api_base"] or "its provider"
             return ModelError(f"{self.name} cannot be used at {where}: {_first_line(error)}")
         if "LLM Provider NOT provided" in str(error):
-            return ModelError(
-                f"{self.name!r} is not a litellm model string; write provider/model, such as openai/{self.name}"
+            return InvalidInputError(
+                f"model {self.name!r} names no provider; write provider/model, such as openai/{self.name}"
             )
         return error
 
