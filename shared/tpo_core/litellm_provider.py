@@ -5,23 +5,23 @@ One call of ``register`` makes it known to this process; ``TPOHandler`` is what 
 
 from __future__ import annotations
 
-import re
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import litellm
-from litellm.llms.custom_llm import CustomLLM, CustomLLMError
+from litellm.llms.custom_llm import CustomLLM
 
 from tpo_core.chat import LiteLLMChat
 from tpo_core.config import TPOConfig
 from tpo_core.drivers import arun, run
 from tpo_core.effects import Completion, Message
-from tpo_core.errors import InvalidInputError, TPOError, UnsupportedError
+from tpo_core.errors import InvalidInputError
+from tpo_core.litellm_wire import choice, chunks, in_words, mapped, rank
 from tpo_core.policies import ChatModel, ChatPolicy
 from tpo_core.rewards import as_reward
-from tpo_core.trajectory import Candidate, Trajectory, Usage
+from tpo_core.trajectory import Trajectory, Usage
 
 __all__ = ["TPOHandler", "register"]
 
@@ -44,47 +44,62 @@ class TPOHandler(CustomLLM):  # type: ignore[misc]  # litellm's classes are not 
 
     Args:
         reward: What answers are aligned to; see ``as_reward``. None asks ``<model>`` itself as a judge.
-        config: The loop where a request sets nothing.
+        config: The loop where a request sets nothing. By default the paper's, with ``<model>``'s own sampling settings.
         critic: Writes the critiques: a litellm model string or a ``ChatModel``; ``<model>`` itself by default.
         editor: Likewise the updates.
+        adjustable: The loop settings that a request may set, without ``tpo_``; all of them by default. Who serves
+            strangers gives a few, or none: the others decide what an answer costs.
     """
 
-    def __init__(self, reward: Any = None, config: TPOConfig | None = None, *, critic: Any = None, editor: Any = None):
+    def __init__(
+        self,
+        reward: Any = None,
+        config: TPOConfig | None = None,
+        *,
+        critic: Any = None,
+        editor: Any = None,
+        adjustable: Collection[str] | None = None,
+    ) -> None:
         """Take what serves every request."""
         super().__init__()
         self._reward = None if reward is None else as_reward(reward)
-        self._config = config or TPOConfig()
+        self._config = config or TPOConfig(temperature=None, top_p=None, max_response_tokens=None)
         self._critic, self._editor = critic, editor
+        self._adjustable = _LOOP if adjustable is None else set(adjustable)
+        if unknown := sorted(self._adjustable - _LOOP):
+            raise InvalidInputError(f"adjustable names {unknown[0]}, which is no setting of the loop")
 
     def completion(self, *args: Any, **kwargs: Any) -> Any:
         """Answer a request; see ``CustomLLM``."""
         try:
             job = _Job(self, kwargs)
             first = litellm.completion(**job.first) if job.tools else None
-            if first is not None and not _in_words(first):
+            if first is not None and not in_words(first):
                 return first
             return job.response(run(**job.loop(first)))
         except Exception as error:
-            raise _mapped(error) from error
+            raise mapped(error) from error
 
     async def acompletion(self, *args: Any, **kwargs: Any) -> Any:
         """Answer a request without blocking."""
         try:
             job = _Job(self, kwargs)
             first = await litellm.acompletion(**job.first) if job.tools else None
-            if first is not None and not _in_words(first):
+            if first is not None and not in_words(first):
                 return first
             return job.response(await arun(**job.loop(first)))
         except Exception as error:
-            raise _mapped(error) from error
+            raise mapped(error) from error
 
     def streaming(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Answer in chunks; nothing is sent before the answer is final."""
-        yield from _chunks(self.completion(*args, **kwargs))
+        _check_one(kwargs)
+        yield from chunks(self.completion(*args, **kwargs))
 
     async def astreaming(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         """Answer in chunks, without blocking."""
-        for chunk in _chunks(await self.acompletion(*args, **kwargs)):
+        _check_one(kwargs)
+        for chunk in chunks(await self.acompletion(*args, **kwargs)):
             yield chunk
 
 
@@ -95,6 +110,7 @@ def register(
     provider: str = "tpo",
     critic: Any = None,
     editor: Any = None,
+    adjustable: Collection[str] | None = None,
 ) -> TPOHandler:
     """Make ``<provider>/<model>`` known to litellm in this process; a second call replaces the first.
 
@@ -104,11 +120,12 @@ def register(
         provider: The prefix of the model strings; several may be registered, each with a reward of its own.
         critic: Writes the critiques.
         editor: Writes the updates.
+        adjustable: The loop settings that a request may set.
 
     Returns:
         The handler.
     """
-    handler = TPOHandler(reward, config, critic=critic, editor=editor)
+    handler = TPOHandler(reward, config, critic=critic, editor=editor, adjustable=adjustable)
     others = [entry for entry in litellm.custom_provider_map if entry["provider"] != provider]
     litellm.custom_provider_map = [*others, {"provider": provider, "custom_handler": handler}]
     litellm.utils.custom_llm_setup()
@@ -125,7 +142,7 @@ class _Job:
         self._handler, self._shell = handler, given["model_response"]
         self.model, self.messages = given["model"], given["messages"]
         self.n = asked.pop("n", None) or 1
-        self.config = _loop_config(handler._config, asked, self.n)
+        self.config = _loop_config(handler._config, asked, self.n, handler._adjustable)
         self._where = {k: v for k in ("api_base", "api_key", "timeout", "headers") if (v := given.get(k))}
         if headers := self._where.pop("headers", None):
             self._where["extra_headers"] = headers
@@ -158,10 +175,10 @@ class _Job:
 
     def response(self, trajectory: Trajectory) -> Any:
         """Fill litellm's response with the n best candidates."""
-        best = sorted((c for c in trajectory.candidates if c.reward is not None), key=_rank)[: self.n]
+        best = sorted((c for c in trajectory.candidates if c.reward is not None), key=rank)[: self.n]
         response, spent = self._shell, trajectory.usage + trajectory.reward_usage
         response.model = self.model
-        response.choices = [_choice(place, candidate, trajectory) for place, candidate in enumerate(best)]
+        response.choices = [choice(place, candidate, trajectory) for place, candidate in enumerate(best)]
         response.usage = litellm.Usage(
             prompt_tokens=spent.prompt_tokens, completion_tokens=spent.completion_tokens, total_tokens=spent.tokens
         )
@@ -175,8 +192,8 @@ class _AfterFirst:
         self._model, self.name, self.takes_n = model, model.name, model.takes_n
         usage = first.usage
         spent = Usage(0, 1, usage.prompt_tokens or 0, usage.completion_tokens or 0)
-        choice = first.choices[0]
-        self._first = [Completion(choice.message.content or "", None, choice.finish_reason, spent)]
+        told = first.choices[0]
+        self._first = [Completion(told.message.content or "", None, told.finish_reason, spent)]
         self._lock = threading.Lock()
 
     def _given(self) -> list[Completion]:
@@ -192,14 +209,23 @@ class _AfterFirst:
         return given + (await self._model.achat(messages, n=n - len(given), **settings) if n > len(given) else [])
 
 
-def _loop_config(base: TPOConfig, asked: Mapping[str, Any], n: int) -> TPOConfig:
+def _loop_config(base: TPOConfig, asked: Mapping[str, Any], n: int, adjustable: Collection[str]) -> TPOConfig:
     """Return the loop of one request: its own settings over the handler's, at least n candidates wide."""
     loop = {k.removeprefix(PREFIX): v for k, v in asked.items() if k.startswith(PREFIX)}
-    if unknown := sorted(set(loop) - _LOOP):
-        raise InvalidInputError(f"tpo_{unknown[0]} is no setting of the loop; there are {', '.join(sorted(_LOOP))}")
+    if unknown := sorted(set(loop) - set(adjustable)):
+        raise InvalidInputError(
+            f"tpo_{unknown[0]} cannot be set by a request; these can: {', '.join(sorted(adjustable)) or 'none'}"
+        )
     sampling = {own: asked[name] for name, own in _SAMPLING.items() if asked.get(name) is not None}
     config = replace(base, **{**sampling, **loop})
+    if n > config.width and "width" not in adjustable:
+        raise InvalidInputError(f"n must be at most {config.width} here, not {n}")
     return config if config.width >= n else replace(config, width=n)
+
+
+def _check_one(given: Mapping[str, Any]) -> None:
+    if ((given.get("optional_params") or {}).get("n") or 1) > 1:
+        raise mapped(InvalidInputError("n must be 1 with stream=True: litellm streams one choice of a custom provider"))
 
 
 def _chat(model: Any, own: ChatModel) -> ChatModel:
@@ -210,60 +236,3 @@ def _judge(chat: ChatModel) -> Any:
     from tpo_core.rewards.judge import JudgeReward
 
     return JudgeReward(chat)
-
-
-def _rank(candidate: Candidate) -> tuple[float, int]:
-    return -(candidate.reward or 0.0), candidate.index
-
-
-def _choice(place: int, candidate: Candidate, trajectory: Trajectory) -> Any:
-    initial = trajectory.initial_best
-    told = {
-        "reward": candidate.reward,
-        "initial_reward": initial.reward if initial else None,
-        "round": candidate.step,
-        "stop_reason": trajectory.stop_reason,
-        "usage": asdict(trajectory.usage),
-    }
-    message = litellm.Message(role="assistant", content=candidate.response, provider_specific_fields={"tpo": told})
-    return litellm.Choices(index=place, finish_reason="stop", message=message)
-
-
-def _in_words(response: Any) -> bool:
-    message = response.choices[0].message
-    return not getattr(message, "tool_calls", None) and not getattr(message, "function_call", None)
-
-
-def _chunks(response: Any) -> Iterator[Any]:
-    """Split a response into litellm's chunks, word by word, the choices in turn; usage comes with the last one."""
-    usage = response.usage
-    told = {k: getattr(usage, k) for k in ("prompt_tokens", "completion_tokens", "total_tokens")}
-    for choice in response.choices:
-        for call in getattr(choice.message, "tool_calls", None) or ():
-            yield _chunk(choice.index, "", tool_use={**call.model_dump(), "index": 0})
-        for word in re.findall(r"\s*\S+(?:\s+\Z)?", choice.message.content or ""):
-            yield _chunk(choice.index, word)
-        last = choice is response.choices[-1]
-        yield _chunk(choice.index, "", finish_reason=choice.finish_reason, usage=told if last else None)
-
-
-def _chunk(
-    index: int, text: str, *, tool_use: Any = None, finish_reason: str = "", usage: Any = None
-) -> dict[str, Any]:
-    done = bool(finish_reason)
-    return {"text": text, "tool_use": tool_use, "is_finished": done, "finish_reason": finish_reason, "usage": usage,
-            "index": index}  # fmt: skip
-
-
-def _mapped(error: Exception) -> Exception:
-    """Return an error with the status that litellm turns into its own: the model's where it failed, else by kind."""
-    status = next((s for cause in _causes(error) if (s := getattr(cause, "status_code", None)) is not None), None)
-    if status is None and isinstance(error, TPOError):
-        status = 400 if isinstance(error, (InvalidInputError, UnsupportedError)) else 500
-    return error if status is None else CustomLLMError(status_code=int(status), message=str(error))
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__

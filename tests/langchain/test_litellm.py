@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dspy
 import httpx
 import litellm
 import openai
@@ -19,7 +20,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_litellm import ChatLiteLLM
 
 from loopback import LoopbackServer
-from tpo_core import TPOConfig
+from tpo_core import InvalidInputError, TPOConfig
 from tpo_core.litellm_provider import TPOHandler, register
 from tpo_langchain import ChatTPO, RunnableTPO
 
@@ -40,6 +41,11 @@ def tpo() -> Iterator[TPOHandler]:
 async def ask(way: str, **settings: Any) -> Any:
     asked = {"model": "tpo/openai/smol", "messages": HOW, "num_retries": 0, **settings}
     return await litellm.acompletion(**asked) if way == "acompletion" else litellm.completion(**asked)
+
+
+async def drained(way: str, **settings: Any) -> list[Any]:
+    stream = await ask(way, **settings)
+    return list(stream) if way == "completion" else [chunk async for chunk in stream]
 
 
 def where(server: LoopbackServer) -> dict[str, Any]:
@@ -82,21 +88,24 @@ async def test_n_brings_the_n_best_and_the_loop_is_set_per_request(loopback: Any
 
 @pytest.mark.parametrize("way", ["completion", "acompletion"])
 async def test_the_answer_is_streamed_with_its_usage(loopback: Any, tpo: Any, way: str) -> None:
-    stream = await ask(way, **where(loopback()), stream=True, stream_options={"include_usage": True})
-    chunks = list(stream) if way == "completion" else [chunk async for chunk in stream]
+    chunks = await drained(way, **where(loopback()), stream=True, stream_options={"include_usage": True})
     texts = [c.choices[0].delta.content for c in chunks if c.choices and c.choices[0].delta.content]
     assert len(texts) > 3 and "".join(texts).startswith("Answer ")
     assert any(getattr(c, "usage", None) and c.usage.total_tokens > 100 for c in chunks)
+    server = loopback()
+    with pytest.raises(litellm.BadRequestError, match="n must be 1 with stream"):
+        await drained(way, **where(server), stream=True, n=2)
+    assert not server.requests
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_tool_call_passes_through_for_one_request(loopback: Any, tpo: Any, stream: bool) -> None:
-    server = loopback(lambda request, number: {"tool_calls": [{"name": "look", "arguments": {}}]})
+    server = loopback(lambda request, number: {"tool_calls": [{"name": "look", "arguments": {}}] * 2})
     asked = {"model": "tpo/openai/smol", "messages": HOW, "tools": TOOLS, **where(server)}
     response = litellm.completion(**asked, stream=stream)
     if stream:
         response = litellm.stream_chunk_builder(list(response))
-    assert response.choices[0].message.tool_calls[0].function.name == "look"
+    assert [call.function.name for call in response.choices[0].message.tool_calls] == ["look"] * 2
     assert response.choices[0].finish_reason == "tool_calls" and len(server.requests) == 1
 
 
@@ -133,6 +142,29 @@ def test_a_wrong_setting_is_a_bad_request_before_any_call(loopback: Any, tpo: An
     assert not server.requests
 
 
+def test_the_owner_says_what_requests_may_set(loopback: Any) -> None:
+    server = loopback()
+    register(checksum, TPOConfig(width=2, depth=0), adjustable=["depth"])
+    asked = {"model": "tpo/openai/smol", "messages": HOW, **where(server)}
+    for setting, word in (({"tpo_width": 3}, "tpo_width"), ({"n": 3}, "n must be at most 2")):
+        with pytest.raises(litellm.BadRequestError, match=word):
+            litellm.completion(**asked, **setting)
+    assert not server.requests
+    assert litellm.completion(**asked, tpo_depth=1).choices[0].message.content
+    assert [r.get("n") for r in server.requests] == [2, None, None, 2]
+    litellm.custom_provider_map = []
+    with pytest.raises(InvalidInputError, match="adjustable names wide"):
+        TPOHandler(checksum, adjustable=["wide"])
+
+
+def test_a_model_keeps_its_own_sampling_settings_unless_told(loopback: Any) -> None:
+    server = loopback()
+    register(checksum)
+    litellm.completion(model="tpo/openai/smol", messages=HOW, tpo_depth=0, **where(server))
+    assert not {"temperature", "top_p", "max_tokens"} & set(server.requests[0])
+    litellm.custom_provider_map = []
+
+
 def test_without_a_reward_the_model_judges_itself(loopback: Any) -> None:
     register()
     server = loopback()
@@ -141,12 +173,17 @@ def test_without_a_reward_the_model_judges_itself(loopback: Any) -> None:
     litellm.custom_provider_map = []
 
 
-def test_other_providers_and_the_models_of_langchain_reach_it(loopback: Any, tpo: Any) -> None:
+def test_other_providers_and_whatever_calls_litellm_reach_it(loopback: Any, tpo: Any) -> None:
     server = loopback()
     register(checksum, TPOConfig(mode="bon", width=2), provider="bon")
     assert litellm.completion(model="bon/openai/smol", messages=HOW, **where(server)).choices[0].message.content
     assert len(server.requests) == 1
     assert ChatLiteLLM(model="tpo/openai/smol", **where(server)).invoke("how?").text
+    router = litellm.Router([{"model_name": "best", "litellm_params": {"model": "tpo/openai/smol", **where(server)}}])
+    answer = router.completion(model="best", messages=HOW)
+    assert answer.choices[0].message.provider_specific_fields["tpo"]["usage"]["calls"] == 8
+    [text] = dspy.LM("tpo/openai/smol", cache=False, **where(server))("how?")
+    assert str(text).startswith("Answer")
 
 
 # -- the proxy --------------------------------------------------------------------------------------------------------
