@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import contextvars
 import doctest
 import threading
