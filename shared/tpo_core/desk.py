@@ -48,6 +48,8 @@ class Ticket:
     @property
     def awaited(self) -> bool:
         """Say whether the outcome is still wanted: its deadline may have passed."""
+        if self.parts:
+            return any(part.awaited for part in self.parts)
         return self.flight.batch == self.batch and self.slot in self.flight.missing
 
 
@@ -66,7 +68,7 @@ class Desk:
         limit: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start every line."""
+        """Take the lines; each starts when there is room for its first job, and its deadline counts from there."""
         self._limit, self._clock = limit, clock
         self._jobs: deque[Ticket] = deque()
         self._scorings: deque[Ticket] = deque()
@@ -76,8 +78,7 @@ class Desk:
         self._flights = [_Flight(place, line, ledger) for place, (line, ledger) in enumerate(lines)]
         self._in_flight = len(self._flights)
         self.first_error: Exception | None = None
-        for flight in self._flights:
-            self._advance(flight, None)
+        self._unstarted = deque(self._flights)
 
     @property
     def finished(self) -> bool:
@@ -101,9 +102,12 @@ class Desk:
                 ticket, self._scoring = self._merged(), True
             elif self._jobs:
                 ticket = self._jobs.popleft()
+            elif self._unstarted:
+                self._advance(self._unstarted.popleft(), None)
+                continue
             else:
                 return
-            if ticket.parts or ticket.awaited:
+            if ticket.awaited:
                 self._running += 1
                 yield ticket
 

@@ -11,7 +11,7 @@ import contextvars
 import logging
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -133,6 +133,8 @@ def run_many(
     try:
         while not _over(desk, return_exceptions):
             tickets = list(desk.take())
+            if not desk.running:
+                continue
             if len(tickets) == desk.running == 1 and desk.alarm() is None:
                 desk.give(tickets[0], _outcome(tickets[0]))  # nothing to overlap: stay in the caller's thread
                 continue
@@ -140,9 +142,13 @@ def run_many(
             for ticket in tickets:
                 pool.submit(_run_in, contextvars.copy_context(), ticket, ended)
             try:
-                desk.give(*ended.get(timeout=desk.alarm()))
+                ticket, outcome = ended.get(timeout=desk.alarm())
             except queue.Empty:
                 desk.ring()
+                continue
+            if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
+                raise outcome  # an interrupt in a worker thread is an interrupt of the run
+            desk.give(ticket, outcome)
     except BaseException as error:
         desk.abandon(error)
         raise
@@ -167,23 +173,25 @@ async def arun_many(
     """Run one loop per query together without blocking the event loop; see ``run_many``."""
     desk = _open(queries, policy, reward, config, inputs, gold, on_progress, max_concurrency, None)
     ended: asyncio.Queue[tuple[Ticket, Outcome]] = asyncio.Queue()
-    tasks: set[asyncio.Task[None]] = set()
+    tasks: dict[asyncio.Task[None], Ticket] = {}
     try:
         while not _over(desk, return_exceptions):
             for ticket in desk.take():
-                task = asyncio.create_task(_aoutcome(ticket, ended))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+                task = asyncio.create_task(_arun(ticket, ended))
+                tasks[task] = ticket
+                task.add_done_callback(tasks.pop)
+            if not desk.running:
+                continue
             try:
                 desk.give(*await asyncio.wait_for(ended.get(), desk.alarm()))
             except asyncio.TimeoutError:
                 desk.ring()
+                _cancel(task for task, ticket in tasks.items() if not ticket.awaited)
     except BaseException as error:
         desk.abandon(error)
         raise
     finally:
-        for task in tasks:
-            task.cancel()
+        _cancel(tasks)
         await asyncio.gather(*tasks, return_exceptions=True)
     return _results(desk, return_exceptions)
 
@@ -250,15 +258,26 @@ def _outcome(ticket: Ticket) -> Outcome:
         return error
 
 
-async def _aoutcome(ticket: Ticket, ended: asyncio.Queue[tuple[Ticket, Outcome]]) -> None:
-    """Run a job as ``_outcome`` does, and report it."""
+def _run_in(context: contextvars.Context, ticket: Ticket, ended: queue.SimpleQueue[tuple[Ticket, Outcome]]) -> None:
+    """Run a job in a thread, and report it."""
+    try:
+        outcome = context.run(_outcome, ticket)
+    except BaseException as error:  # noqa: BLE001 - the driver raises it in the caller's thread
+        outcome = error
+    ended.put((ticket, outcome))
+
+
+async def _arun(ticket: Ticket, ended: asyncio.Queue[tuple[Ticket, Outcome]]) -> None:
+    """Run a job in a task, and report it."""
+    outcome: Outcome = ConnectionAbortedError("the request was cancelled")
     try:
         outcome = await ticket.job.arun()
     except Exception as error:  # noqa: BLE001 - the loop that asked decides what it costs
         outcome = error
-    ended.put_nowait((ticket, outcome))
+    finally:
+        ended.put_nowait((ticket, outcome))
 
 
-def _run_in(context: contextvars.Context, ticket: Ticket, ended: queue.SimpleQueue[tuple[Ticket, Outcome]]) -> None:
-    """Run a job in a thread, and report it."""
-    ended.put((ticket, context.run(_outcome, ticket)))
+def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()

@@ -21,7 +21,7 @@ class Ledger:
     """What one loop has and has spent; one per loop, never shared."""
 
     def __init__(self, query: Prompt, inputs: Any, config: TPOConfig, clock: Callable[[], float]) -> None:
-        """Open the books; the deadline counts from here."""
+        """Open the books."""
         self.query = query
         self.inputs = inputs
         self.config = config
@@ -37,6 +37,10 @@ class Ledger:
         self._rewards: dict[str, Reward] = {}
 
     # -- time and budgets ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Count time, and the deadline, from here."""
+        self._started = self._clock()
 
     @property
     def elapsed(self) -> float:

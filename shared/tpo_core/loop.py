@@ -95,6 +95,7 @@ def tpo_loop(
 
 
 def _run(books: Ledger, inputs: Any) -> Loop:
+    books.start()
     try:
         for _ in range(2):
             yield from _sample(books, inputs, books.config.width, step=0)

@@ -364,3 +364,37 @@ def test_a_gold_reward_sees_the_call_s_inputs():
     config = TPOConfig(mode="bon", width=2)
     trajectory = run("q", policy, Length(), config, inputs={"answer": "a"}, gold=NeedsInputs())
     assert trajectory.gold == {0: 1.0, 1: 0.0}
+
+
+async def test_what_hangs_past_its_deadline_does_not_block_the_other_loops():
+    class Hanging(ScriptedPolicy):
+        async def agenerate(self, request, seeds):
+            if request.inputs in ("a", "b"):
+                await asyncio.Event().wait()
+            return self.generate(request, seeds)
+
+    queries = ["a", "b", "c", "d"]
+    config = TPOConfig(mode="bon", width=1, deadline=0.3)
+    results = await arun_many(queries, Hanging(), Length(), config, max_concurrency=2, return_exceptions=True)
+    assert [type(r) for r in results] == [GenerationError, GenerationError, Trajectory, Trajectory]
+
+
+def test_an_interrupt_in_a_worker_thread_interrupts_the_run():
+    policy = ScriptedPolicy(sample=lambda r, seed: _interrupt() if seed == 1 else "fine")
+    with pytest.raises(KeyboardInterrupt):
+        run("q", policy, Length(), TPOConfig(width=3))
+
+
+def _interrupt() -> Any:
+    raise KeyboardInterrupt
+
+
+async def test_a_request_that_is_cancelled_from_inside_is_one_failed_sample():
+    class Cancelling(ScriptedPolicy):
+        async def agenerate(self, request, seeds):
+            if seeds[0] == 1:
+                raise asyncio.CancelledError
+            return self.generate(request, seeds)
+
+    trajectory = await arun("q", Cancelling(), Length(), TPOConfig(mode="bon", width=2))
+    assert [c.failure.message for c in trajectory.failures] == ["ConnectionAbortedError: the request was cancelled"]
