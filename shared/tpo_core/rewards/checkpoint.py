@@ -22,7 +22,7 @@ from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.rewards.families import Family, Gate, Logits
 from tpo_core.rewards.heads import HeadFn, LinearHead, build_head
 
-__all__ = ["Loaded", "Source", "choose_device", "choose_dtype"]
+__all__ = ["Loaded", "Source", "choose_device", "choose_dtype", "cpu_has"]
 
 
 @dataclass(frozen=True)
@@ -219,10 +219,12 @@ def choose_dtype(dtype: str | torch.dtype | None, config: Any, device: torch.dev
         return found
     stored = getattr(config, "dtype", None) or torch.float32
     if device.type == "cpu":
-        return torch.bfloat16 if stored == torch.bfloat16 and _fast_bfloat16() else torch.float32
+        fast = any(map(cpu_has, ("avx512_bf16", "amx_bf16", "bf16")))
+        return torch.bfloat16 if stored == torch.bfloat16 and fast else torch.float32
     return torch.bfloat16 if stored == torch.float32 else stored
 
 
-def _fast_bfloat16() -> bool:
+def cpu_has(feature: str) -> bool:
+    """Tell whether the CPU has an instruction set, by torch's name for it; no where torch does not tell."""
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+    return bool(capabilities.get(feature))

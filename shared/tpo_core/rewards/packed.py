@@ -14,17 +14,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
+from tpo_core.rewards.attention import attend
 from tpo_core.rewards.checkpoint import Loaded
 from tpo_core.rewards.conversation import Encoded
 from tpo_core.rewards.planning import Segment, plan_rows
 from tpo_core.rewards.prefixes import Prefix, PrefixStore
 
-__all__ = ["ATTENTION", "PackedForward", "masked", "merged"]
+__all__ = ["ATTENTION", "PackedForward"]
 
 ATTENTION = "tpo_packed"
 """The name of our attention among those of transformers."""
@@ -35,13 +34,15 @@ class PackedForward:
 
     Args:
         loaded: The model; its attention is replaced.
-        max_batch_tokens: Tokens per row; by default 256 on a CPU, where larger ones leave its caches, else 16384.
+        max_batch_tokens: Tokens per row; by default 16384, and on a CPU 256, or 1024 in bfloat16: larger ones leave its
+            caches, smaller ones do not pay for the packing of weights that bfloat16 products begin with.
         max_prefix_bytes: Memory for keys and values that outlive a call.
     """
 
     def __init__(self, loaded: Loaded, max_batch_tokens: int | None, max_prefix_bytes: int) -> None:
         self._loaded = loaded
-        self._budget = max_batch_tokens or (256 if loaded.device.type == "cpu" else 16384)
+        on_cpu = 1024 if loaded.model.dtype == torch.bfloat16 else 256
+        self._budget = max_batch_tokens or (on_cpu if loaded.device.type == "cpu" else 16384)
         self._least = 16
         config = loaded.config.get_text_config()
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -182,11 +183,9 @@ class Row:
             )
             if layer == self._last:
                 for p in own:
-                    out[:, :, p : p + 1] = _attention(
-                        q[:, :, p : p + 1], k[:, :, : p + 1], v[:, :, : p + 1], before, scale
-                    )
+                    out[:, :, p : p + 1] = attend(q[:, :, p : p + 1], k[:, :, : p + 1], v[:, :, : p + 1], before, scale)
             else:
-                out[:] = _attention(q, k, v, before, scale)
+                out[:] = attend(q, k, v, before, scale)
             if segment.leaves is not None:
                 _leave(segment.leaves, layer, shared, before, k, v)
         return output.transpose(1, 2)
@@ -199,39 +198,6 @@ def _leave(prefix: Prefix, layer: int, shared: int, before: tuple[Tensor, Tensor
     else:
         prefix.keys[layer] = torch.cat([before[0], k[:, :, :own]], 2)
         prefix.values[layer] = torch.cat([before[1], v[:, :, :own]], 2)
-
-
-def _attention(q: Tensor, k: Tensor, v: Tensor, before: tuple[Tensor, Tensor] | None, scale: float | None) -> Tensor:
-    """Return the attention of a segment, or of its last token, to itself and all of what stands before it."""
-    if before is not None:
-        return (merged if q.device.type == "cpu" else masked)(q, k, v, before, scale)
-    grouped = q.shape[1] != k.shape[1]
-    causal = q.shape[2] > 1
-    return functional.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale, enable_gqa=grouped)
-
-
-def masked(q: Tensor, k: Tensor, v: Tensor, before: tuple[Tensor, Tensor], scale: float | None) -> Tensor:
-    """Attend to the prefix and the segment side by side; on a GPU this mask is one the flash kernels know."""
-    k, v = torch.cat([before[0], k], 2), torch.cat([before[1], v], 2)
-    mask = causal_lower_right(q.shape[2], k.shape[2]) if q.shape[2] > 1 else None
-    grouped = q.shape[1] != k.shape[1]
-    return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
-
-
-def merged(q: Tensor, k: Tensor, v: Tensor, before: tuple[Tensor, Tensor], scale: float | None) -> Tensor:
-    """Attend to the prefix and to the segment apart, and merge by their log-sum-exps.
-
-    The prefix is then seen whole, without a mask and without being copied beside the segment; with grouped heads the
-    queries of a group are laid end to end, so that its keys need no copies either.
-    """
-    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    heads, groups, tokens = q.shape[1], k.shape[1], q.shape[2]
-    far, far_lse = flash(q.reshape(1, groups, -1, q.shape[3]), *before, scale=scale)
-    if groups != heads:
-        far, far_lse = far.reshape(q.shape), far_lse.reshape(1, heads, tokens)
-        k, v = (t.repeat_interleave(heads // groups, 1) for t in (k, v))
-    near, near_lse = flash(q, k, v, is_causal=tokens > 1, scale=scale)
-    return torch.lerp(near, far, torch.sigmoid(far_lse - near_lse)[..., None].to(near.dtype))
 
 
 def _packed_attention(

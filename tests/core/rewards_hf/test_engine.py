@@ -24,10 +24,11 @@ from torch.nn import functional
 from tpo_core.effects import Pair
 from tpo_core.errors import ModelError, RewardError
 from tpo_core.rewards import HFRewardModel, Reward
+from tpo_core.rewards.attention import masked, merged, multiplied
 from tpo_core.rewards.checkpoint import Loaded
 from tpo_core.rewards.conversation import Encoded
 from tpo_core.rewards.heads import LinearHead
-from tpo_core.rewards.packed import PackedForward, masked, merged
+from tpo_core.rewards.packed import PackedForward
 from tpo_core.rewards.planning import plan_rows
 from tpo_core.rewards.prefixes import Prefix, PrefixStore, shared_length
 from tpo_core.rewards.scoring import WindowedForward, choose_forward
@@ -305,15 +306,16 @@ def test_conversations_within_a_sliding_window_are_packed_and_longer_ones_padded
 
 
 @pytest.mark.parametrize(("heads", "groups"), [(4, 4), (4, 2), (4, 1)])
-@pytest.mark.parametrize("tokens_", [1, 7])
-def test_both_ways_of_attending_to_a_prefix_agree_with_causal_attention(heads: int, groups: int, tokens_: int) -> None:
+@pytest.mark.parametrize("tokens_", [1, 7, 600])
+def test_every_way_of_attending_to_a_prefix_agrees_with_causal_attention(heads: int, groups: int, tokens_: int) -> None:
     torch.manual_seed(0)
-    q = torch.randn(1, heads, 30 + tokens_, 8)
-    k, v = torch.randn(2, 1, groups, 30 + tokens_, 8)
-    want = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True, scale=0.3)[:, :, 30:]
+    q = torch.randn(1, 30 + tokens_, heads, 8).transpose(1, 2)  # as a model's layers lay them out
+    k, v = torch.randn(2, 1, 30 + tokens_, groups, 8).transpose(2, 3)
+    want = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True, scale=0.3)
     before = (k[:, :, :30], v[:, :, :30])
-    for way in (masked, merged):
-        assert torch.allclose(way(q[:, :, 30:], k[:, :, 30:], v[:, :, 30:], before, 0.3), want, atol=1e-5)
+    for way in (masked, merged, multiplied):
+        assert torch.allclose(way(q[:, :, 30:], k[:, :, 30:], v[:, :, 30:], before, 0.3), want[:, :, 30:], atol=1e-5)
+    assert torch.allclose(multiplied(q, k, v, None, 0.3), want, atol=1e-5)
 
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=40)
