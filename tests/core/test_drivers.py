@@ -209,7 +209,7 @@ async def test_the_deadline_cuts_off_what_hangs_and_keeps_the_rest():
             return self.generate(request, seeds)
 
     policy = Hanging(sample=["a", "bb"], update=["cccc"])
-    trajectory = await arun("q", policy, Length(), TPOConfig(width=2, depth=9, deadline=0.3))
+    trajectory = await arun("q", policy, Length(), TPOConfig(width=2, depth=9, deadline=1.0))
     assert trajectory.stop_reason == "deadline" and trajectory.best.response == "bb"
     assert sorted(c.failure.reason for c in trajectory.failures) == ["deadline", "unscored"]
 
@@ -222,7 +222,7 @@ def test_the_deadline_cuts_off_hanging_threads_too():
         return "late"
 
     try:
-        trajectory = run("q", ScriptedPolicy(sample=["a", "bb"], loss=hang), Length(), TPOConfig(width=2, deadline=0.2))
+        trajectory = run("q", ScriptedPolicy(sample=["a", "bb"], loss=hang), Length(), TPOConfig(width=2, deadline=1.0))
     finally:
         release.set()
     assert trajectory.stop_reason == "deadline" and trajectory.best.response == "bb"
@@ -374,7 +374,7 @@ async def test_what_hangs_past_its_deadline_does_not_block_the_other_loops():
             return self.generate(request, seeds)
 
     queries = ["a", "b", "c", "d"]
-    config = TPOConfig(mode="bon", width=1, deadline=0.3)
+    config = TPOConfig(mode="bon", width=1, deadline=1.0)
     results = await arun_many(queries, Hanging(), Length(), config, max_concurrency=2, return_exceptions=True)
     assert [type(r) for r in results] == [GenerationError, GenerationError, Trajectory, Trajectory]
 
