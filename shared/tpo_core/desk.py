@@ -99,7 +99,7 @@ class Desk:
         """Hand out the jobs that may start now."""
         while self._limit is None or self._running < self._limit:
             if self._scorings and not self._scoring:
-                ticket, self._scoring = self._merged(), True
+                ticket = self._merged()
             elif self._jobs:
                 ticket = self._jobs.popleft()
             elif self._unstarted:
@@ -109,6 +109,7 @@ class Desk:
                 return
             if ticket.awaited:
                 self._running += 1
+                self._scoring = self._scoring or _merges(ticket.job)
                 yield ticket
 
     def give(self, ticket: Ticket, outcome: Outcome) -> None:
