@@ -10,7 +10,7 @@ from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.policies import ChatModel, ChatPolicy, Policy
 from tpo_core.trajectory import Failure, Usage
 
-__all__ = ["LiteLLMChat", "as_chat", "as_policy"]
+__all__ = ["LiteLLMChat", "as_chat", "as_policy", "read_logprobs"]
 
 _UNUSABLE = {"AuthenticationError", "NotFoundError", "APIConnectionError", "PermissionDeniedError"}
 """litellm's errors that say that the model cannot be used at all."""
@@ -121,11 +121,12 @@ def _completion(choice: Any, usage: Usage) -> Completion:
         finish_reason=choice.finish_reason,
         usage=usage,
         failure=failure,
-        logprobs=_logprobs(getattr(choice, "logprobs", None)),
+        logprobs=read_logprobs(getattr(choice, "logprobs", None)),
     )
 
 
-def _logprobs(logprobs: Any) -> tuple[Mapping[str, float], ...]:
+def read_logprobs(logprobs: Any) -> tuple[Mapping[str, float], ...]:
+    """Read log-probabilities in the OpenAI format, from an object or a dict; see ``Completion.logprobs``."""
     tokens = getattr(logprobs, "content", None) or (logprobs.get("content") if isinstance(logprobs, dict) else None)
     plain = [t if isinstance(t, dict) else t.model_dump() for t in tokens or ()]
     return tuple(

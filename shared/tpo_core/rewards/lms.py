@@ -103,10 +103,7 @@ class LangChainChat:
             value=message,
             finish_reason=meta.get("finish_reason"),
             usage=Usage(1, 1, used.get("input_tokens", 0), used.get("output_tokens", 0), cached),
-            logprobs=tuple(
-                {t["token"]: t["logprob"], **{top["token"]: top["logprob"] for top in t.get("top_logprobs") or ()}}
-                for t in (meta.get("logprobs") or {}).get("content") or ()
-            ),
+            logprobs=chat.read_logprobs(meta.get("logprobs")),
         )
 
 
