@@ -6,6 +6,7 @@ together, so the busier it is, the larger its batches; no request ever waits for
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import weakref
@@ -15,6 +16,7 @@ from functools import partial
 from typing import Protocol
 
 from tpo_core.effects import Pair, Reward
+from tpo_core.errors import ModelError
 
 __all__ = ["Scores", "Worker"]
 
@@ -42,11 +44,21 @@ class Worker:
         self._load = load
         self._name = name
         self._lock = threading.Lock()
+        self._process: int | None = None
         self._stop: weakref.finalize[..., Worker] | None = None
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
 
     def submit(self, pairs: Sequence[Pair]) -> Future[list[Reward | Exception]]:
-        """Ask for rewards; the thread is started when there is none."""
+        """Ask for rewards; the thread is started when there is none.
+
+        Raises:
+            ModelError: This process was forked from the one whose thread holds the model; threads do not follow.
+        """
+        if self._process not in (None, os.getpid()):
+            raise ModelError(
+                f"{self._name}: this process was forked after the model was loaded, and has no thread for it. Make the "
+                "model in each process, start processes by spawn, or close() it before the fork"
+            )
         future: Future[list[Reward | Exception]] = Future()
         with self._lock:
             if self._stop is None or not self._stop.alive:
@@ -56,12 +68,16 @@ class Worker:
 
     def close(self) -> None:
         """Let the thread finish what it was asked for, then end it and drop the model."""
+        if self._process not in (None, os.getpid()):
+            return
         with self._lock:
             if self._stop is not None and (held := self._stop.detach()) is not None:
                 _, _, (requests, thread, _), _ = held
                 _end(requests, thread)
+            self._process = None
 
     def _start(self) -> None:
+        self._process = os.getpid()
         self._queue = queue.SimpleQueue()
         stop = threading.Event()
         loading = partial(self._load, stop.is_set)
@@ -103,9 +119,9 @@ def _run(load: Callable[[], Scores], requests: queue.SimpleQueue[_Request | None
             continue
         try:
             scores = scores or load()
-        except Exception as error:  # noqa: BLE001 - whoever asked must hear of it
+        except BaseException as error:  # noqa: BLE001 - whoever asked must hear of it, and the thread live on
             for _, future in batch:
-                future.set_exception(error)
+                future.set_exception(_harmless(error))
             continue
         _serve(scores, batch)
 
@@ -114,9 +130,9 @@ def _serve(scores: Scores, batch: list[_Request]) -> None:
     """Answer requests together; when that fails, each alone, so that only the one at fault fails."""
     try:
         answers = scores.score([pair for pairs, _ in batch for pair in pairs])
-    except Exception as error:  # noqa: BLE001 - whoever asked must hear of it
+    except BaseException as error:  # noqa: BLE001 - whoever asked must hear of it, and the thread live on
         if len(batch) == 1:
-            batch[0][1].set_exception(error)
+            batch[0][1].set_exception(_harmless(error))
             return
         for request in batch:
             _serve(scores, [request])
@@ -124,3 +140,8 @@ def _serve(scores: Scores, batch: list[_Request]) -> None:
     for pairs, future in batch:
         mine, answers = answers[: len(pairs)], answers[len(pairs) :]
         future.set_result(mine)
+
+
+def _harmless(error: BaseException) -> Exception:
+    """Return what may be raised where the answer is awaited: an exit of the model's code must not be the caller's."""
+    return error if isinstance(error, Exception) else ModelError(f"the model's code raised {error!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
+import os
 import pickle
 import random
 import subprocess
@@ -149,10 +150,11 @@ def test_a_model_that_answers_nan_costs_that_pair_and_nothing_else(build: Build)
 
     folder = build("someone")
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
-    tensors["model.embed_tokens.weight"][9] = math.nan  # <extra_0>
+    (broken,) = transformers.AutoTokenizer.from_pretrained(folder)("#", add_special_tokens=False)["input_ids"]
+    tensors["model.embed_tokens.weight"][broken] = math.nan
     safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     reward = HFRewardModel(str(folder))
-    good, bad = reward.score("capital?", ["Paris", "<extra_0>"])
+    good, bad = reward.score("capital?", ["Paris", "#"])
     assert math.isfinite(good) and math.isnan(bad) and "nan" in bad.failure
     assert reward.score("capital?", ["Paris"])[0] == pytest.approx(good)
 
@@ -233,6 +235,65 @@ def test_the_interpreter_exits_while_a_model_is_loaded_and_busy(path: str) -> No
     )
     done = subprocess.run([sys.executable, "-c", code, path], timeout=100, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_is_told_at_once_that_it_has_no_model(path: str) -> None:
+    code = (
+        "import os, sys; from tpo_core.rewards import HFRewardModel\n"
+        "from tpo_core.errors import ModelError\n"
+        "reward = HFRewardModel(sys.argv[1]); reward.score('capital?', ['Paris'])\n"
+        "if os.fork() == 0:\n"
+        "    try: reward.score('capital?', ['Paris'])\n"
+        "    except ModelError as error: print('child:', error, flush=True)\n"
+        "    reward.close(); sys.exit(7)\n"
+        "print(os.waitstatus_to_exitcode(os.wait()[1]), reward.score('capital?', ['Paris'])[0] is not None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], timeout=100, capture_output=True, text=True)
+    assert "forked" in done.stdout and "in each process" in done.stdout and done.stdout.endswith("7 True\n"), done
+
+
+def test_event_loops_come_and_go_and_cancelled_tasks_cost_nothing(path: str) -> None:
+    reward = HFRewardModel(path)
+    want = HFRewardModel(path).score("capital?", ["Paris"])
+
+    async def cancelled() -> None:
+        tasks = [asyncio.create_task(reward.ascore(f"{i} capital? " * 20, ["Paris " * 20])) for i in range(20)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        assert all(isinstance(e, asyncio.CancelledError) for e in await asyncio.gather(*tasks, return_exceptions=True))
+
+    for _ in range(2):
+        asyncio.run(cancelled())
+        assert asyncio.run(reward.ascore("capital?", ["Paris"])) == pytest.approx(want, abs=1e-5)
+
+
+def test_closing_while_threads_score_loses_no_answer(path: str) -> None:
+    reward = HFRewardModel(path)
+    asked = queries(12)
+    want = [HFRewardModel(path).score(*query) for query in asked[:1]]
+    with ThreadPoolExecutor(6) as pool:
+        answers = [pool.submit(reward.score, *query) for query in asked]
+        reward.close()
+        scores = [answer.result() for answer in answers]
+    assert scores[0] == pytest.approx(want[0], abs=1e-4) and len(scores) == 12
+
+
+def test_code_that_tries_to_exit_costs_its_caller_an_error_and_not_the_thread() -> None:
+    class Leaving:
+        def __init__(self, stopped: Callable[[], bool]) -> None: ...
+
+        def score(self, pairs: list[Pair]) -> list[Reward]:
+            if pairs[0].response == "exit":
+                raise SystemExit(3)
+            return [Reward(1.0) for _ in pairs]
+
+    worker = Worker(Leaving, "leaving")
+    with pytest.raises(ModelError, match=r"SystemExit\(3\)"):
+        worker.submit([Pair("", "exit")]).result(timeout=60)
+    assert worker.submit([Pair("", "stay")]).result(timeout=60) == [1.0]
+    worker.close()
 
 
 def test_importing_the_package_imports_no_torch() -> None:
