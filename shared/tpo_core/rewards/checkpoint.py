@@ -19,10 +19,13 @@ from torch import Tensor, nn
 from transformers.utils import cached_file
 
 from tpo_core.errors import InvalidInputError, ModelError
-from tpo_core.rewards.families import Family, Gate, Logits
+from tpo_core.rewards.entries import Blend, Family, Gate, Logits
 from tpo_core.rewards.heads import HeadFn, LinearHead, build_head
+from tpo_core.rewards.owncode import is_own_code, restore_buffers
 
 __all__ = ["Loaded", "Source", "choose_device", "choose_dtype", "cpu_has"]
+
+_CLASSIFIER = "AutoModelForSequenceClassification"
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Source:
     revision: str | None = None
     label: str | int | None = None
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    told: bool = False
+    """Whether the caller said which family it is."""
 
     @property
     def _where(self) -> dict[str, Any]:
@@ -47,29 +52,41 @@ class Source:
             InvalidInputError: The model needs code from its repository, or is no sequence classifier.
             ModelError: There is no such model.
         """
-        if self.family.body == "remote" and not self.trust_remote_code:
-            raise InvalidInputError(
-                f"{self.name} ({self.family.name}) runs code from its repository: read it, then give "
-                "trust_remote_code=True"
-            )
-        try:
-            if self.family.model_type:
-                written, _ = transformers.PretrainedConfig.get_config_dict(self.name, revision=self.revision)
-                return transformers.AutoConfig.for_model(**{**written, "model_type": self.family.model_type})
-            config = transformers.AutoConfig.from_pretrained(self.name, **self._where)
-        except (OSError, ValueError) as error:
-            if "trust_remote_code" in str(error):
-                raise InvalidInputError(
-                    f"{self.name} runs code from its repository: read it, then give trust_remote_code=True"
-                ) from error
-            raise ModelError(f"cannot find the reward model {self.name!r}: {error}") from error
+        if self.family.body == "remote":
+            self._need_trust()
+        config = self._written_config()
+        if "attn_implementation" not in self.model_kwargs and str(config._attn_implementation).startswith("flash"):
+            config._attn_implementation = None  # what the authors' machine had; the scores are the same
+        if self.family.body != "classifier":
+            return config
+        if _CLASSIFIER in (getattr(config, "auto_map", None) or {}) and not self.told:
+            self._need_trust("; or, if transformers' own class does the same, family='sequence classifier'")
+            return config
         kinds = getattr(config, "architectures", None) or ["?"]
-        if self.family.body == "classifier" and not kinds[0].endswith("ForSequenceClassification"):
+        if not kinds[0].endswith("ForSequenceClassification"):
             raise InvalidInputError(
                 f"{self.name} is a {kinds[0]}, not a sequence classifier; give family= when it is a known reward model "
                 "under another name, or score with a JudgeReward when it writes text"
             )
         return config
+
+    def _need_trust(self, otherwise: str = "") -> None:
+        if not self.trust_remote_code:
+            raise InvalidInputError(
+                f"{self.name} ({self.family.name}) runs code from its repository: read it, then give "
+                f"trust_remote_code=True{otherwise}"
+            )
+
+    def _written_config(self) -> Any:
+        try:
+            if self.family.model_type:
+                written, _ = transformers.PretrainedConfig.get_config_dict(self.name, revision=self.revision)
+                return transformers.AutoConfig.for_model(**{**written, "model_type": self.family.model_type})
+            return transformers.AutoConfig.from_pretrained(self.name, **self._where)
+        except (OSError, ValueError) as error:
+            if "trust_remote_code" in str(error):
+                self._need_trust()
+            raise ModelError(f"cannot find the reward model {self.name!r}: {error}") from error
 
     def tokenizer(self) -> Any:
         """Return the model's tokenizer."""
@@ -84,13 +101,14 @@ class Source:
         Raises:
             ModelError: There are no safetensors, or weights are missing.
         """
+        loader = {"body": "AutoModel", "remote": self.family.loader}.get(self.family.body, _CLASSIFIER)
+        model = self._weights(loader, config, device, dtype)
         if self.family.body == "body":
-            body = self._weights("AutoModel", device, dtype, config=config)
-            return Loaded(body, self._head(config, device), config, device, hidden=True)
-        if self.family.body == "remote":
-            model = self._weights(self.family.loader, device, dtype)
-            return Loaded(model, LinearHead(None, None, 0, ("score",)), config, device, hidden=False, alone=True)
-        model = self._weights("AutoModelForSequenceClassification", device, dtype)
+            return Loaded(model, self._head(config, device), config, device, hidden=True)
+        if self.family.body == "remote" or is_own_code(model):
+            column = 0 if self.label is None else _column(config, self.label, self.name)[0]
+            head = LinearHead(None, None, column, ("score",))
+            return Loaded(model, head, config, device, hidden=False, alone=True)
         column, names = _column(config, self.label, self.name)
         score = getattr(model, "score", None)
         if isinstance(score, nn.Linear) and model.base_model is not model:
@@ -98,15 +116,17 @@ class Source:
             return Loaded(model.base_model, head, config, device, hidden=True)
         return Loaded(model, LinearHead(None, None, column, names), config, device, hidden=False)
 
-    def _weights(self, loader: str, device: torch.device, dtype: torch.dtype, **more: Any) -> Any:
-        chosen = {"dtype": dtype, "use_safetensors": True, **self._where, **more, **self.model_kwargs}
-        if "config" in more:  # a known body: the repository's own code is not wanted, even where it is allowed
+    def _weights(self, loader: str, config: Any, device: torch.device, dtype: torch.dtype) -> Any:
+        chosen = {"dtype": dtype, "use_safetensors": True, **self._where, "config": config, **self.model_kwargs}
+        if self.family.body == "body":  # the repository's own code is not wanted, even where it is allowed
             chosen["trust_remote_code"] = False
         # What is missing is an error below; that the head is not part of the body needs no report.
         reports = logging.getLogger("transformers.modeling_utils")
         reports.addFilter(_silent)
         try:
             model, info = getattr(transformers, loader).from_pretrained(self.name, output_loading_info=True, **chosen)
+            if is_own_code(model):
+                restore_buffers(model)
         except Exception as error:  # files, arguments and code of others: anything may be wrong with them
             raise ModelError(f"cannot load the weights of {self.name!r} (safetensors only): {error}") from error
         finally:
@@ -122,7 +142,10 @@ class Source:
         spec = self.family.head
         if isinstance(spec, Logits):
             raise ModelError(f"family {self.family.name!r}: a plain body needs a head of its own, not Logits()")
-        starts = (spec.regression, spec.gating, spec.matrix) if isinstance(spec, Gate) else (spec.prefix,)
+        if isinstance(spec, Gate):
+            starts: tuple[str, ...] = (spec.regression, spec.gating, spec.matrix)
+        else:
+            starts = (spec.means, spec.gate) if isinstance(spec, Blend) else (spec.prefix,)
         tensors = {k: v.to(device) for k, v in self._tensors(starts).items()}
         temperature = float(getattr(config, "gating_temperature", 10.0))
         return build_head(spec, tensors, temperature=temperature, name=self.name)

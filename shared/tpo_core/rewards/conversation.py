@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from tpo_core.effects import Pair, Prompt
+from tpo_core.effects import Pair
 from tpo_core.errors import InvalidInputError
-from tpo_core.rewards.families import Family, Gate, Steps
+from tpo_core.rewards.entries import Family, Gate, Steps
+from tpo_core.rewards.literal import Literals
+from tpo_core.rewards.messages import plain_messages
 
-__all__ = ["Conversations", "Encoded", "plain_messages"]
+__all__ = ["Conversations", "Encoded"]
 
 _DATE = "26 Jul 2024"  # what Llama 3.1's own template writes, and what 3.2's writes when it has no clock
 _CLOCK = (
@@ -38,6 +40,8 @@ class Encoded:
     """The positions whose hidden states the head reads, in the order it wants them."""
     truncated: bool = False
     """Whether the middle of the prompt was cut."""
+    kinds: tuple[int, ...] = ()
+    """Which text each token is of, for models that take two texts and are told them apart."""
 
 
 class Conversations:
@@ -61,8 +65,14 @@ class Conversations:
         self._on_long = on_long
         self._end = end
         self._keep_thinking = keep_thinking
+        self._literals = Literals(tokenizer, keep=family.head.marker if isinstance(family.head, Steps) else "")
         template = getattr(tokenizer, "chat_template", None)
         self._templated = bool(template)
+        if not template and getattr(tokenizer, "sep_token", None) is None:
+            raise InvalidInputError(
+                f"{name} has no chat template, and its tokenizer nothing to put between a question and an answer: give "
+                "chat_template=, a Jinja template as its authors write the two"
+            )
         if isinstance(template, str) and "strftime_now" in template and not template.startswith(_CLOCK):
             tokenizer.chat_template = _CLOCK + template
         self._trim = self._measure_trim() if self._templated else _unchanged
@@ -89,12 +99,19 @@ class Conversations:
     def _response(self, text: str) -> str:
         if not self._keep_thinking:
             text = _THINKING.sub("", text, count=1) if _THINKING.match(text) else text
+            if text.lstrip().startswith("<think>"):
+                raise InvalidInputError(
+                    "the response starts to think and never ends, so it holds no answer to score; keep_thinking=True "
+                    "scores it as it is"
+                )
         if isinstance(head := self._family.head, Steps):
-            steps = [s for s in text.replace(head.marker, "").split(head.split) if s.strip()] or [""]
+            while head.marker in text:  # again, because what is left may make one
+                text = text.replace(head.marker, "")
+            steps = [s for s in text.split(head.split) if s.strip()] or [""]
             return "".join(step + head.marker for step in steps)
         return self._trim(text)
 
-    def _frame(self, messages: Sequence[Mapping[str, str]]) -> tuple[str, str]:
+    def _frame(self, messages: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
         """Return what stands before and after the response."""
         if not self._templated:
             return "", ""
@@ -109,7 +126,7 @@ class Conversations:
             before = before.removeprefix(bos)
         return before, after.rstrip() if self._family.trim_end else after
 
-    def _render(self, messages: Sequence[Mapping[str, str]], response: str) -> str:
+    def _render(self, messages: Sequence[Mapping[str, Any]], response: str) -> str:
         import jinja2
 
         try:
@@ -137,35 +154,36 @@ class Conversations:
         except InvalidInputError:  # a template that refuses the probe may still take the user's conversations
             return _unchanged
 
-    def _tokens(self, frame: tuple[str, str], messages: Sequence[Mapping[str, str]], response: str) -> Encoded:
+    def _tokens(self, frame: tuple[str, str], messages: Sequence[Mapping[str, Any]], response: str) -> Encoded:
         if not self._templated:
             return self._pair_tokens(messages, response)
         before, after = frame
         special = self._family.bos == "one"
         batch = self._tokenizer(before + response + after, add_special_tokens=special, return_attention_mask=False)
-        ids = list(batch["input_ids"])
-        stem = batch.char_to_token(len(before)) if batch.is_fast and before else 0
+        stem = (batch.char_to_token(len(before)) if batch.is_fast and before else 0) or 0
+        ids = self._literals.ids(batch, before, response, after, special)
         if self._end is not None and ids[-1:] != [self._end]:
             ids.append(self._end)
-        return Encoded(tuple(ids), stem or 0, self._places(ids, batch, before))
+        return Encoded(tuple(ids), stem, self._places(ids, batch, before, response))
 
-    def _pair_tokens(self, messages: Sequence[Mapping[str, str]], response: str) -> Encoded:
+    def _pair_tokens(self, messages: Sequence[Mapping[str, Any]], response: str) -> Encoded:
         """Classifiers without a template (DeBERTa and its like) take the question and the answer as a pair of texts."""
         if len(messages) != 1:
             raise InvalidInputError(
                 f"{self._name} has no chat template, so its prompt is one text; this conversation has {len(messages)} "
                 "messages. Give chat_template= to score conversations"
             )
-        ids = self._tokenizer(messages[0]["content"], response)["input_ids"]
-        return Encoded(tuple(ids), 0, (len(ids) - 1,))
+        ids, kinds = self._literals.pair(messages[0]["content"], response)
+        return Encoded(tuple(ids), 0, (len(ids) - 1,), kinds=tuple(kinds))
 
-    def _places(self, ids: Sequence[int], batch: Any, before: str) -> tuple[int, ...]:
+    def _places(self, ids: Sequence[int], batch: Any, before: str, response: str) -> tuple[int, ...]:
         """Return the positions the head reads; a gate's is looked for in the prompt, where no response can move it."""
         head = self._family.head
         last = len(ids) - 1
         if isinstance(head, Steps):
             (marker,) = self._ids_of(head.marker)
-            return tuple(i for i, token in enumerate(ids) if token == marker)
+            found = [i for i, token in enumerate(ids) if token == marker]
+            return tuple(found[-response.count(head.marker) :])  # others stand in the prompt, and are the user's
         if not isinstance(head, Gate):
             return (last,)
         at = before.rfind(head.after)
@@ -181,7 +199,7 @@ class Conversations:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def _shortened(self, messages: list[dict[str, str]], response: str, length: int) -> Encoded:
+    def _shortened(self, messages: list[dict[str, Any]], response: str, length: int) -> Encoded:
         """Cut the middle out of the longest message of the prompt; the response is never cut."""
         if self._on_long == "error":
             raise InvalidInputError(
@@ -196,7 +214,7 @@ class Conversations:
             short[longest]["content"] = self._middle_cut(text, keep)
             encoded = self._tokens(self._frame(short), short, response)
             if len(encoded.ids) <= self._max_tokens:
-                return Encoded(encoded.ids, encoded.stem, encoded.places, truncated=True)
+                return replace(encoded, truncated=True)
         raise InvalidInputError(
             f"the conversation is {length} tokens long, {self._name} takes {self._max_tokens}, and cutting the longest "
             "message of the prompt is not enough; a response is never cut"
@@ -216,36 +234,3 @@ def _unchanged(text: str) -> str:
 
 def _without_leading_newlines(text: str) -> str:
     return text.lstrip("\n")
-
-
-def plain_messages(prompt: Prompt, system: str | None = None) -> list[dict[str, str]]:
-    """Return a prompt as chat messages with text contents.
-
-    Args:
-        prompt: A user turn, or chat messages; a content may be a list of text parts.
-        system: The system prompt of conversations that have none.
-
-    Raises:
-        InvalidInputError: A content holds something that is not text.
-    """
-    given: Sequence[Mapping[str, Any]] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    messages = [{"role": str(m["role"]), "content": _text_of(m["content"])} for m in given]
-    try:
-        "".join(m["content"] for m in messages).encode()
-    except UnicodeEncodeError:
-        raise InvalidInputError("prompt holds a lone surrogate, which no tokenizer can take") from None
-    if system is not None and all(m["role"] != "system" for m in messages):
-        messages.insert(0, {"role": "system", "content": system})
-    return messages
-
-
-def _text_of(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    if content is None:
-        return ""
-    if isinstance(content, Sequence):
-        parts = [part if isinstance(part, str) else part.get("text") for part in content]
-        if all(isinstance(part, str) for part in parts):
-            return "".join(parts)
-    raise InvalidInputError(f"prompt: a reward model of text cannot read the content {content!r:.80}; give text")

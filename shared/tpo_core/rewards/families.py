@@ -9,92 +9,26 @@ or by ``family=``; one that matches none is a plain sequence classifier, read by
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
 
 from tpo_core.errors import InvalidInputError
+from tpo_core.rewards.entries import Blend, Family, Gate, Head, Logits, Mlp, Steps
 
 __all__ = [
-    "FAMILIES", "UNKNOWN", "Family", "Gate", "Head", "Logits", "Mlp", "Steps", "family_named", "find_family", "table",
+    "FAMILIES", "REFUSED", "UNKNOWN", "Blend", "Family", "Gate", "Head", "Logits", "Mlp", "Steps", "family_named",
+    "find_family", "table",
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Mlp:
-    """Linear layers with ReLU between them, applied to the last token's hidden state; one layer is a linear head."""
-
-    prefix: str = "score"
-    """Where its tensors stand in the checkpoint: ``score.weight``, or ``score.0.weight``, ``score.2.weight``, ..."""
-
-
-@dataclass(frozen=True)
-class Gate:
-    """Objectives weighed by a gate that reads the prompt.
-
-    The score is ``sum(scale * softmax(gating(h_prompt) / temperature) * (objectives(h_last) @ matrix))``.
-    """
-
-    objectives: tuple[str, ...]
-    """Their names, in the order of the checkpoint; they become ``Reward.heads``."""
-    after: str
-    """The text whose last occurrence the gate reads at: the hidden state of its first token."""
-    regression: str = "regression_layer"
-    gating: str = "gating"
-    matrix: str = "reward_transform_matrix"
-
-
-@dataclass(frozen=True)
-class Steps:
-    """The probability of label 1 at a marker that stands after every step; then one number out of all steps."""
-
-    marker: str
-    split: str
-    """What stands between steps in a response."""
-    prefix: str = "score"
-    reduce: Literal["min", "mean", "last", "prod"] = "min"
-
-
-@dataclass(frozen=True)
-class Logits:
-    """What the model's own code returns: column 0 of its logits."""
-
-
-Head = Mlp | Gate | Steps | Logits
-
-
-@dataclass(frozen=True)
-class Family:
-    """One kind of reward model."""
-
-    name: str
-    pattern: str
-    """A regular expression found anywhere in ``org/name``, whatever the case."""
-    source: str
-    """Where its authors say how to call it."""
-    score: str
-    """Which number is the score, in words."""
-    head: Head
-    body: Literal["classifier", "body", "remote"] = "body"
-    """``body``: the plain transformer, with the head read from the checkpoint; no code of the repository is needed.
-    ``classifier``: a transformers sequence classifier, whole. ``remote``: the repository's own code."""
-    loader: str = "AutoModelForSequenceClassification"
-    """The transformers class that loads a ``remote`` body."""
-    bos: Literal["template", "one"] = "template"
-    """``template``: the template's text as it is. ``one``: one BOS, by the tokenizer, whatever the template wrote."""
-    model_type: str = ""
-    """The transformers type the body is read as, where the config names one of the repository's own."""
-    end: str = ""
-    """A config attribute with the id of a token that must end the tokens."""
-    system: str | None = None
-    """The system prompt, maybe an empty one, of conversations that have none; None leaves that to the template."""
-    trim_end: bool = False
-    """Whether the white space that the template writes after the last turn is left out."""
-    proof: str = ""
-    """What the tests compare it with."""
-
-
 _LLAMA3_GATE = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+_HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+_HH = (
+    "{% for m in messages %}{% if m.role == 'user' %}{{ '\n\nHuman: ' + m.content + ' ' }}"
+    "{% elif m.role != 'assistant' %}{{ raise_exception('it knows a human and an assistant alone') }}"
+    "{% else %}{{ '\n\nAssistant:' + (m.content if loop.last else ' ' + m.content + ' ') }}{% endif %}{% endfor %}"
+)
 _ARMO = (
     "helpsteer-helpfulness", "helpsteer-correctness", "helpsteer-coherence", "helpsteer-complexity",
     "helpsteer-verbosity", "ultrafeedback-overall_score", "ultrafeedback-instruction_following",
@@ -161,8 +95,16 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         name="URM",
-        pattern=r"URM-LLaMa",
+        pattern=r"URM-LLaMa-3\.1",
         source="https://huggingface.co/LxzGordon/URM-LLaMa-3.1-8B",
+        score="the gated sum of five attributes' means, in `Reward.heads`; one BOS, where the card makes two",
+        head=Blend(_HELPSTEER),
+        proof="its published forward pass, rewritten with torch modules; tiny Llama, Llama 3 template",
+    ),
+    Family(
+        name="URM (first)",
+        pattern=r"URM-LLaMa-3-",
+        source="https://huggingface.co/LxzGordon/URM-LLaMa-3-8B",
         score="the first logit of its own code; one BOS, where the card's snippet makes two",
         head=Logits(),
         body="remote",
@@ -180,7 +122,7 @@ FAMILIES: tuple[Family, ...] = (
         name="GRM",
         pattern=r"GRM-.*(sftreg|distill)",
         source="https://huggingface.co/Ray2333/GRM-llama3-8B-sftreg",
-        score="the value head's output",
+        score="the value head's output; one BOS, where the card's snippet makes two",
         head=Mlp("v_head.summary"),
         proof="its published forward pass, rewritten with torch modules; tiny Llama, Llama 3 template",
     ),
@@ -216,12 +158,68 @@ FAMILIES: tuple[Family, ...] = (
         system="Please reason step by step, and put your final answer within \\boxed{}.",
         proof="the computation of its card; tiny Qwen2, ChatML template",
     ),
+    Family(
+        name="Nemotron-Reward",
+        pattern=r"Nemotron-70B-Reward",
+        source="https://huggingface.co/nvidia/Llama-3.1-Nemotron-70B-Reward-HF",
+        score="the logit of the vocabulary's first token after the last turn, which is where its value head was put",
+        head=Mlp("lm_head"),
+        proof="the language model's own logit; tiny Llama, Llama 3 template",
+    ),
+    Family(
+        name="OpenAssistant RM",
+        pattern=r"reward-model-(deberta|electra)",
+        source="https://huggingface.co/OpenAssistant/reward-model-deberta-v3-large-v2",
+        score="the raw logit of question and answer as a pair of texts",
+        head=Mlp(),
+        body="classifier",
+        proof="the call of its card; tiny DeBERTa v2 and tiny ELECTRA",
+    ),
+    Family(
+        name="HH GPT-2",
+        pattern=r"gpt2-large-(harmless|helpful)-reward",
+        source="https://huggingface.co/Ray2333/gpt2-large-helpful-reward_model",
+        score="the raw logit, the prompt written as `Human:` and `Assistant:`",
+        head=Mlp(),
+        body="classifier",
+        template=_HH,
+        proof="the call of its card; tiny GPT-2",
+    ),
 )
+
+REFUSED: tuple[Family, ...] = tuple(
+    Family(name, pattern, source, "none", Logits(), refused=refused)
+    for name, pattern, source, refused in (
+        (
+            "POLAR", r"\bPOLAR-\d", "https://huggingface.co/internlm/POLAR-7B",
+            "scores a response beside a reference answer, which a prompt lacks; use a JudgeReward with a reference",
+        ),
+        (
+            "pairwise models", r"pair-preference|PairRM|PairPM", "https://huggingface.co/RLHFlow/pair-preference-model-LLaMA3-8B",
+            "compares two responses and has no score for one; use a JudgeReward with mode='pairwise'",
+        ),
+        (
+            "generative reward models", r"GenRM|Prometheus-|RM-R1|Skywork-Critic", "https://huggingface.co/nvidia/Qwen3-Nemotron-235B-A22B-GenRM",
+            "writes its verdict as text; serve it as a chat model and use a JudgeReward",
+        ),
+        (
+            "Starling-RM, LDL-Reward", r"Starling-RM|LDL-Reward", "https://huggingface.co/berkeley-nest/Starling-RM-7B-alpha",
+            "keeps weights in pickled files of its own, which are not read here; use another reward model, or a "
+            "RemoteRewardModel that serves it",
+        ),
+    )
+)  # fmt: skip
 
 
 def find_family(name: str) -> Family:
-    """Return the entry a repository or folder belongs to, ``UNKNOWN`` when there is none."""
-    return next((f for f in FAMILIES if re.search(f.pattern, name, re.IGNORECASE)), UNKNOWN)
+    """Return the entry a repository or folder belongs to, ``UNKNOWN`` when there is none.
+
+    Of a folder only its own name counts, or its repository's in a cache of the hub: a parent may be called anything.
+    """
+    if os.path.isdir(name):
+        *_, kept, above, own = ["", "", *Path(name).resolve().parts]
+        name = kept if above == "snapshots" else own
+    return next((f for f in (*FAMILIES, *REFUSED) if re.search(f.pattern, name, re.IGNORECASE)), UNKNOWN)
 
 
 def family_named(name: str) -> Family:
@@ -230,7 +228,7 @@ def family_named(name: str) -> Family:
     Raises:
         InvalidInputError: There is none; the message lists them.
     """
-    for family in (*FAMILIES, UNKNOWN):
+    for family in (*FAMILIES, *REFUSED, UNKNOWN):
         if family.name.lower() == name.lower():
             return family
     known = ", ".join(repr(f.name) for f in (*FAMILIES, UNKNOWN))
@@ -244,6 +242,8 @@ def table() -> str:
         code = "`trust_remote_code=True`" if f.body == "remote" else "not needed"
         cells = (f"[{f.name}]({f.source})", f.score, code, f.proof)
         rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    rows += ["", "Refused, because a score of theirs would be a wrong one:", ""]
+    rows += [f"- [{f.name}]({f.source}): {f.refused}." for f in REFUSED]
     return "\n".join(rows)
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from tpo_core.errors import ModelError
-from tpo_core.rewards.families import Gate, Mlp, Steps
+from tpo_core.rewards.entries import Blend, Gate, Mlp, Steps
 
-__all__ = ["GateHead", "HeadFn", "LinearHead", "MlpHead", "Outcome", "StepHead", "build_head"]
+__all__ = ["BlendHead", "GateHead", "HeadFn", "LinearHead", "MlpHead", "Outcome", "StepHead", "build_head"]
 
 Outcome = tuple[float, dict[str, float]]
 """The score, and the named numbers behind it."""
@@ -54,10 +54,16 @@ class LinearHead:
 
 
 class MlpHead:
-    """Linear layers with ReLU between them; the only output is the score."""
+    """Linear layers with ReLU between them; the first output is the score.
 
-    def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
-        self._layers = _layers(tensors, prefix)
+    Args:
+        tensors: The checkpoint's.
+        prefix: Where the layers stand among them.
+        outputs: How many of the last layer's outputs are computed; None for all.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str, outputs: int | None = None) -> None:
+        self._layers = _layers(tensors, prefix, outputs)
 
     def logits(self, states: Tensor) -> Tensor:
         """Return (n, outputs) for (n, hidden)."""
@@ -111,6 +117,24 @@ class GateHead:
         return (states / self._temperature).softmax(1) * self._scale
 
 
+class BlendHead:
+    """Attributes' means and the gate that weighs them, both at the last place; see ``Blend``."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], spec: Blend) -> None:
+        self._names = spec.attributes
+        self._means = tensors[f"{spec.means}.weight"][::2].float()
+        self._gate = _layers(tensors, spec.gate)
+
+    def __call__(self, hidden: Sequence[Tensor]) -> list[Outcome]:
+        """Score by the last place."""
+        states = torch.stack([h[-1] for h in hidden]).float()
+        means = functional.linear(states, self._means)
+        for number, (weight, bias) in enumerate(self._gate):
+            states = functional.linear(functional.selu(states) if number else states, weight, bias)
+        rows = torch.cat([(states * means).sum(1, keepdim=True), means], 1).tolist()
+        return [(row[0], dict(zip(self._names, row[1:], strict=True))) for row in rows]
+
+
 class StepHead:
     """The probability that each step is right, and one number out of them; see ``Steps``."""
 
@@ -137,7 +161,9 @@ class StepHead:
         return steps[-1] if self._reduce == "last" else min(steps)
 
 
-def build_head(spec: Mlp | Gate | Steps, tensors: Mapping[str, Tensor], *, temperature: float, name: str) -> HeadFn:
+def build_head(
+    spec: Mlp | Gate | Blend | Steps, tensors: Mapping[str, Tensor], *, temperature: float, name: str
+) -> HeadFn:
     """Return the head an entry declares, from the checkpoint's tensors.
 
     Raises:
@@ -146,7 +172,9 @@ def build_head(spec: Mlp | Gate | Steps, tensors: Mapping[str, Tensor], *, tempe
     try:
         if isinstance(spec, Gate):
             return GateHead(tensors, spec, temperature)
-        return StepHead(tensors, spec) if isinstance(spec, Steps) else MlpHead(tensors, spec.prefix)
+        if isinstance(spec, Blend):
+            return BlendHead(tensors, spec)
+        return StepHead(tensors, spec) if isinstance(spec, Steps) else MlpHead(tensors, spec.prefix, outputs=1)
     except KeyError as error:
         raise ModelError(
             f"the checkpoint of {name} has no tensor {error}, which its family's head needs; if its name "
@@ -159,17 +187,21 @@ def _numbers(tensors: Mapping[str, Tensor], prefix: str) -> list[int]:
     return sorted({int(part) for part in rest if part.isdigit()})
 
 
-def _layers(tensors: Mapping[str, Tensor], prefix: str) -> list[tuple[Tensor, Tensor | None]]:
-    """Return the linear layers under a prefix in order, as (weight, bias)."""
+def _layers(
+    tensors: Mapping[str, Tensor], prefix: str, outputs: int | None = None
+) -> list[tuple[Tensor, Tensor | None]]:
+    """Return the linear layers under a prefix in order, as (weight, bias); of the last, so many outputs."""
     if f"{prefix}.weight" in tensors:
         names = [prefix]
     else:
         names = [f"{prefix}.{n}" for n in _numbers(tensors, prefix) if tensors[f"{prefix}.{n}.weight"].dim() == 2]
     if not names:
         raise KeyError(f"{prefix}.weight")
+    rows = [*[slice(None)] * (len(names) - 1), slice(outputs)]
     biases = [tensors.get(f"{name}.bias") for name in names]
     return [
-        (tensors[f"{n}.weight"].float(), None if b is None else b.float()) for n, b in zip(names, biases, strict=True)
+        (tensors[f"{n}.weight"][r].float(), None if b is None else b[r].float())
+        for n, b, r in zip(names, biases, rows, strict=True)
     ]
 
 

@@ -84,12 +84,22 @@ class HFRewardModel(RewardModel):
             raise InvalidInputError(f"max_prefix_bytes must not be negative, but is {max_prefix_bytes}")
         self.name = str(model)
         self.family = _family(family, self.name, steps)
+        if self.family.refused:
+            raise InvalidInputError(f"{self.name} ({self.family.name}) {self.family.refused}")
         _need_extra()
         from tpo_core.rewards.checkpoint import Source
         from tpo_core.rewards.setup import Setup
 
         setup = Setup(
-            Source(self.name, self.family, trust_remote_code, revision, label, dict(model_kwargs or {})),
+            Source(
+                self.name,
+                self.family,
+                trust_remote_code,
+                revision,
+                label,
+                dict(model_kwargs or {}),
+                told=family is not None,
+            ),
             device=device,
             dtype=dtype,
             max_tokens=max_tokens,

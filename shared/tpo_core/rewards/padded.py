@@ -59,14 +59,20 @@ class PaddedForward:
 
     def _run(self, batch: Sequence[Encoded]) -> list[Tensor]:
         lengths = [len(e.ids) for e in batch]
-        pad = torch.zeros(len(batch), max(lengths), dtype=torch.long)
-        for row, encoded in zip(pad, batch, strict=True):
-            row[: len(encoded.ids)] = torch.tensor(encoded.ids)
+        pad = self._filled([e.ids for e in batch])
         device = self._loaded.device
         mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
         if not self._loaded.hidden:
-            logits: Tensor = self._loaded.model(input_ids=pad.to(device), attention_mask=mask.long().to(device)).logits
+            kinds = {"token_type_ids": self._filled([e.kinds for e in batch])} if batch[0].kinds else {}
+            logits: Tensor = self._loaded.model(input_ids=pad, attention_mask=mask.long().to(device), **kinds).logits
             return [row.reshape(1, -1) for row in logits]
         kwargs = {} if len(set(lengths)) == 1 else {"attention_mask": mask.to(device)}
-        states = self._loaded.model(input_ids=pad.to(device), use_cache=False, **kwargs).last_hidden_state
+        states = self._loaded.model(input_ids=pad, use_cache=False, **kwargs).last_hidden_state
         return [row[list(e.places)] for row, e in zip(states, batch, strict=True)]
+
+    def _filled(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Return rows of numbers as one tensor, filled up with zeros on the right."""
+        filled = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+        for row, numbers in zip(filled, rows, strict=True):
+            row[: len(numbers)] = torch.tensor(numbers)
+        return filled.to(self._loaded.device)

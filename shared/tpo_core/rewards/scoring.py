@@ -17,6 +17,7 @@ from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.checkpoint import Loaded
 from tpo_core.rewards.conversation import Conversations, Encoded
+from tpo_core.rewards.heads import Outcome
 from tpo_core.rewards.packed import ATTENTION, PackedForward
 from tpo_core.rewards.padded import PaddedForward
 
@@ -52,16 +53,18 @@ class Scorer:
     def score(self, pairs: Sequence[Pair]) -> list[Reward | Exception]:
         """Return a reward per pair, or why that one has none."""
         encoded = self._conversations.encode(pairs)
-        distinct = list({e.ids: e for e in encoded if isinstance(e, Encoded)}.values())
+        distinct = list({(e.ids, e.kinds): e for e in encoded if isinstance(e, Encoded)}.values())
         if not distinct:
             return [e for e in encoded if isinstance(e, InvalidInputError)]
         with torch.inference_mode():
             outcomes = self._head(self._forward(distinct, self._stopped))
-        by_ids = dict(zip((e.ids for e in distinct), outcomes, strict=True))
-        return [
-            Reward(by_ids[e.ids][0], heads=by_ids[e.ids][1], truncated=e.truncated) if isinstance(e, Encoded) else e
-            for e in encoded
-        ]
+        found = {(e.ids, e.kinds): outcome for e, outcome in zip(distinct, outcomes, strict=True)}
+        return [_reward(found[e.ids, e.kinds], e) if isinstance(e, Encoded) else e for e in encoded]
+
+
+def _reward(outcome: Outcome, encoded: Encoded) -> Reward:
+    score, heads = outcome
+    return Reward(score, heads=heads, truncated=encoded.truncated)
 
 
 class WindowedForward:

@@ -49,8 +49,9 @@ class Setup:
         source, chosen = self._source, self._choices
         config = source.config()
         tokenizer = source.tokenizer()
-        if chosen.chat_template is not None:
-            tokenizer.chat_template = chosen.chat_template
+        template = source.family.template if chosen.chat_template is None else chosen.chat_template
+        if template:
+            tokenizer.chat_template = template
         end = getattr(config, source.family.end) if source.family.end else None
         conversations = Conversations(
             tokenizer,

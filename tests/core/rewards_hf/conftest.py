@@ -43,6 +43,11 @@ TEMPLATES = {
         "{% if loop.last %}<think>\n{{ r.strip('\n') }}\n</think>\n\n{{ c.lstrip('\n') }}{% else %}{{ c }}{% endif %}"
         "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
     ),
+    "tools": (
+        "{% for m in messages %}[{{ m.role }}{{ ' ' + m.tool_call_id if m.tool_call_id else '' }}] {{ m.content }}"
+        "{% for c in m.tool_calls or [] %}{{ c.function.name }}({% for k, v in c.function.arguments.items() %}"
+        "{{ k }}={{ v }}{% endfor %}){% endfor %}{% endfor %}"
+    ),
     "strict": (
         "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
         "[{{ m.role }}] {{ m.content }}{% endfor %}"
@@ -58,8 +63,8 @@ SPECIAL = [
 ]  # fmt: skip
 
 
-def build_tokenizer(template: str | None, *, bos: str | None, eos: str, pad: str | None) -> Any:
-    """Return a byte-level BPE tokenizer that adds its BOS, as Llama's does."""
+def build_tokenizer(template: str | None, *, bos: str | None, eos: str, pad: str | None, sep: str | None = None) -> Any:
+    """Return a byte-level BPE tokenizer that adds its BOS, as Llama's does; with ``sep``, one for pairs of texts."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -71,11 +76,17 @@ def build_tokenizer(template: str | None, *, bos: str | None, eos: str, pad: str
     if bos is not None:
         core.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A",
-            pair=f"{bos} $A {eos} $B {eos}",
+            pair=f"{bos} $A {eos} $B:1 {eos}:1",
             special_tokens=[(t, core.token_to_id(t)) for t in (bos, eos)],
         )
     fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token=bos, eos_token=eos, pad_token=pad, model_max_length=4096
+        tokenizer_object=core,
+        bos_token=bos,
+        eos_token=eos,
+        pad_token=pad,
+        sep_token=sep,
+        model_max_length=4096,
+        model_input_names=["input_ids", *(["token_type_ids"] if sep else []), "attention_mask"],
     )
     fast.chat_template = TEMPLATES[template] if template else None
     return fast
@@ -115,6 +126,7 @@ def build(tmp_path: Path) -> Build:
         bos: str | None = "<|begin_of_text|>",
         eos: str = "<|eot_id|>",
         pad: str | None = None,
+        sep: str | None = None,
         extra: dict[str, torch.Tensor] | None = None,
         drop: str = "",
         architecture: str | None = None,
@@ -122,10 +134,10 @@ def build(tmp_path: Path) -> Build:
     ) -> Path:
         torch.manual_seed(0)
         folder = tmp_path / name
-        tokenizer = build_tokenizer(template, bos=bos, eos=eos, pad=pad)
+        tokenizer = build_tokenizer(template, bos=bos, eos=eos, pad=pad, sep=sep)
         cls = getattr(transformers, kind)
         settings = {**SMALL, "num_labels": 1, "pad_token_id": tokenizer.pad_token_id, **config}
-        if kind.startswith("Bert"):
+        if kind.startswith(("Bert", "Electra", "Deberta")):
             settings.pop("head_dim")
         model = cls(cls.config_class(**settings)).eval()
         for name_, parameter in model.named_parameters():  # large enough that every part moves the score

@@ -216,6 +216,35 @@ def test_step_rewards_are_those_of_the_card(build: Build, reduce: str) -> None:
     assert list(got[0].heads) == ["step 1", "step 2", "step 3"]
 
 
+def test_urm_weighs_the_means_of_its_attributes_by_a_gate_on_the_last_token(build: Build) -> None:
+    score = nn.Linear(SIZE, 10, bias=False)
+    gate = nn.Sequential(nn.Linear(SIZE, 24), nn.SELU(), nn.Linear(24, 24), nn.SELU(), nn.Linear(24, 5))
+    tensors = {**random_state(score, "score."), **random_state(gate, "weights.fc.")}
+    path = build("URM-LLaMa-3.1-8B", "LlamaModel", extra=tensors, architecture="TheirForRewardModel")
+    want, heads = [], []
+    for response in RESPONSES:
+        text = tokenizer_of(path).apply_chat_template(chat(response), tokenize=False)
+        state = last_states(path, text, special=False)[-1:]
+        with torch.no_grad():
+            means = score(state).view(-1, 5, 2)[:, :, 0]
+            want.append((means * gate(state)).sum().item())
+        heads.append(means[0].tolist())
+    got = HFRewardModel(str(path)).score(PROMPT, RESPONSES)
+    assert_close(got, want)
+    assert [list(g.heads.values()) for g in got] == [pytest.approx(h, abs=1e-4) for h in heads]
+    assert list(got[0].heads) == ["helpfulness", "correctness", "coherence", "complexity", "verbosity"]
+
+
+def test_nemotron_reads_the_logit_of_the_first_token_of_its_vocabulary(build: Build) -> None:
+    path = build("Llama-3.1-Nemotron-70B-Reward-HF", "LlamaForCausalLM")
+    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    want = []
+    for response in RESPONSES:
+        ids = tokenizer_of(path).apply_chat_template(chat(response), return_tensors="pt", return_dict=True)["input_ids"]
+        want.append(model(input_ids=ids).logits[0, -1, 0].item())
+    assert_close(HFRewardModel(str(path)).score(PROMPT, RESPONSES), want)
+
+
 REMOTE = """
 import torch
 from torch import nn
@@ -234,12 +263,13 @@ class TheirForRewardModel(LlamaPreTrainedModel):
         super().__init__(config)
         self.model = LlamaModel(config)
         self.v_head = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.register_buffer("scale", torch.linspace(0.5, 2.0, config.hidden_size), persistent=False)
         self.post_init()
 
     def forward(self, input_ids=None, attention_mask=None, **kwargs):
         states = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         ends = attention_mask.cumsum(dim=1).argmax(dim=1)
-        values = self.v_head(states)[torch.arange(len(states)), ends]
+        values = self.v_head(states * self.scale)[torch.arange(len(states)), ends]
         return SequenceClassifierOutputWithPast(logits=values)
 """
 
@@ -260,13 +290,21 @@ def remote(build: Build, name: str, loader: str, template: str, bos: str, labels
     return path
 
 
-def test_urm_runs_its_own_code_only_when_that_is_allowed(build: Build) -> None:
+def their_model(path: Path, loader: str) -> Any:
+    """Return the repository's model as its class makes it, which from_pretrained does not: see ``owncode``."""
+    config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=True)
+    model = getattr(transformers, loader).from_config(config, trust_remote_code=True)
+    model.load_state_dict(load_file(path / "model.safetensors"))
+    return model.eval()
+
+
+def test_the_first_urm_runs_its_own_code_only_when_that_is_allowed(build: Build) -> None:
     bos = "<|begin_of_text|>"
-    path = remote(build, "URM-LLaMa-3.1-8B", "AutoModelForSequenceClassification", "llama3", bos, 10)
+    path = remote(build, "URM-LLaMa-3-8B", "AutoModelForSequenceClassification", "llama3", bos, 10)
     with pytest.raises(InvalidInputError, match="trust_remote_code=True"):
         HFRewardModel(str(path))
     tokenizer = tokenizer_of(path)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(path, trust_remote_code=True).eval()
+    model = their_model(path, "AutoModelForSequenceClassification")
     want = []
     for response in RESPONSES:
         batch = tokenizer.apply_chat_template(chat(response), return_tensors="pt", return_dict=True)
@@ -277,7 +315,7 @@ def test_urm_runs_its_own_code_only_when_that_is_allowed(build: Build) -> None:
 def test_internlm2_reads_the_value_at_the_reward_token(build: Build) -> None:
     path = remote(build, "internlm2-7b-reward", "AutoModel", "internlm", "<s>", 1, reward_token_id=9)
     tokenizer = tokenizer_of(path)
-    model = transformers.AutoModel.from_pretrained(path, trust_remote_code=True).eval()
+    model = their_model(path, "AutoModel")
     want = []
     for response in RESPONSES:
         text = tokenizer.apply_chat_template(chat(response), tokenize=False)
@@ -290,6 +328,46 @@ def test_an_unknown_model_with_its_own_code_is_refused_until_allowed(build: Buil
     path = remote(build, "someone", "AutoModelForSequenceClassification", "llama3", "<|begin_of_text|>", 1)
     with pytest.raises(InvalidInputError, match="trust_remote_code=True"):
         HFRewardModel(str(path))
+
+
+OWN_CLASSIFIER = """
+from transformers import LlamaForSequenceClassification as Theirs
+from transformers.modeling_outputs import SequenceClassifierOutputWithPast
+
+
+class LlamaForSequenceClassification(Theirs):
+    def forward(self, input_ids=None, attention_mask=None, **kwargs):
+        states = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return SequenceClassifierOutputWithPast(logits=self.score(states.mean(1)))
+"""
+
+
+def test_a_classifier_that_computes_otherwise_than_its_name_says_is_not_scored_by_its_name(build: Build) -> None:
+    path = build("someone")
+    plain = HFRewardModel(str(path)).score(PROMPT, RESPONSES)
+    written = json.loads((path / "config.json").read_text())
+    auto = {"AutoModelForSequenceClassification": "modeling.LlamaForSequenceClassification"}
+    (path / "config.json").write_text(json.dumps({**written, "auto_map": auto}))
+    (path / "modeling.py").write_text(OWN_CLASSIFIER)
+    with pytest.raises(InvalidInputError, match=r"trust_remote_code=True; or, .*family='sequence classifier'"):
+        HFRewardModel(str(path))
+    assert_close(HFRewardModel(str(path), family="sequence classifier").score(PROMPT, RESPONSES), plain)
+    model = their_model(path, "AutoModelForSequenceClassification")
+    want = []
+    for response in RESPONSES:
+        ids = tokenizer_of(path).apply_chat_template(chat(response), return_tensors="pt", return_dict=True)["input_ids"]
+        want.append(model(ids).logits[0, 0].item())
+    assert_close(HFRewardModel(str(path), trust_remote_code=True).score(PROMPT, RESPONSES), want)
+
+
+@pytest.mark.parametrize("name", ["someone", "QRM-Llama3.1-8B"])
+def test_a_config_that_asks_for_flash_attention_loads_without_it(build: Build, name: str) -> None:
+    tensors = random_state(gated(19, quantiles=19, norm=True), "") if name.startswith("QRM") else None
+    path = build(name, extra=tensors)
+    want = HFRewardModel(str(path)).score(PROMPT, RESPONSES)
+    written = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**written, "attn_implementation": "flash_attention_2"}))
+    assert_close(HFRewardModel(str(path)).score(PROMPT, RESPONSES), want)
 
 
 @pytest.mark.parametrize(
@@ -321,18 +399,75 @@ def test_unknown_decoders_score_as_their_class(build: Build, kind: str, config: 
     assert_close(reward.score(prompt, texts), want)  # now on the prompt's kept keys and values
 
 
-def test_an_encoder_without_a_template_takes_the_pair_of_texts(build: Build) -> None:
-    path = build("deberta-like", "BertForSequenceClassification", None, bos="[CLS]", eos="[SEP]", pad="[PAD]")
+@pytest.mark.parametrize(
+    ("name", "kind", "config"),
+    [
+        ("someone", "BertForSequenceClassification", {}),
+        ("reward-model-electra-large-discriminator", "ElectraForSequenceClassification", {"embedding_size": 16}),
+        ("reward-model-deberta-v3-large-v2", "DebertaV2ForSequenceClassification", {"type_vocab_size": 0}),
+    ],
+)
+def test_encoders_take_question_and_answer_as_the_pair_of_texts_of_their_card(
+    build: Build, name: str, kind: str, config: dict[str, Any]
+) -> None:
+    path = build(name, kind, None, bos="[CLS]", eos="[SEP]", pad="[PAD]", sep="[SEP]", **config)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(path).eval()
     tokenizer = tokenizer_of(path)
     want = []
     for response in RESPONSES:
-        ids = tokenizer(PROMPT, response, return_tensors="pt")["input_ids"]
-        want.append(model(input_ids=ids).logits[0, 0].item())
+        inputs = tokenizer(PROMPT, response, return_tensors="pt")
+        assert inputs["token_type_ids"].sum() > 0
+        want.append(model(**inputs).logits[0, 0].item())
     reward = HFRewardModel(str(path))
     assert_close(reward.score(PROMPT, RESPONSES), want)
     with pytest.raises(InvalidInputError, match="chat_template="):
         reward.score([chat("")], ["a"])
+
+
+def test_a_decoder_without_a_template_is_not_shown_question_and_answer_glued_together(build: Build) -> None:
+    path = build("someone", "GPT2ForSequenceClassification", None, n_embd=32, n_layer=2, n_head=4)
+    with pytest.raises(InvalidInputError, match="give chat_template="):
+        HFRewardModel(str(path))
+    HFRewardModel(str(path), chat_template="{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+
+
+def test_hh_reward_models_are_shown_humans_and_assistants(build: Build) -> None:
+    path = build("gpt2-large-helpful-reward_model", "GPT2ForSequenceClassification", None, bos=None, eos="</s>")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(path).eval()
+    reward = HFRewardModel(str(path))
+    responses = ["Paris", "Lyon, I think.", "The capital city is Paris."]
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}, chat("")[0]]
+    asked = f"\n\nHuman: {PROMPT} \n\nAssistant:"
+    for prompt, text in ((PROMPT, asked), (turns, f"\n\nHuman: hi \n\nAssistant: hello {asked}")):
+        want = [model(**tokenizer_of(path)(text, r, return_tensors="pt")).logits[0, 0].item() for r in responses]
+        assert_close(reward.score([prompt] * 3, responses), want)
+    with pytest.raises(InvalidInputError, match="a human and an assistant alone"):
+        reward.score([[{"role": "system", "content": "s"}, chat("")[0]]], ["r"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("internlm/POLAR-7B", "reference"),
+        ("RLHFlow/pair-preference-model-LLaMA3-8B", "mode='pairwise'"),
+        ("llm-blender/PairRM-hf", "mode='pairwise'"),
+        ("nvidia/Qwen3-Nemotron-235B-A22B-GenRM", "JudgeReward"),
+        ("berkeley-nest/Starling-RM-7B-alpha", "RemoteRewardModel"),
+        ("ShikaiChen/LDL-Reward-Gemma-2-27B-v0.1", "pickled"),
+    ],
+)
+def test_what_has_no_score_for_a_prompt_and_a_response_is_refused_by_name(name: str, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        HFRewardModel(name, trust_remote_code=True)
+
+
+def test_a_folder_is_known_by_its_own_name_not_by_where_it_lies(tmp_path: Path) -> None:
+    inside = tmp_path / "WorldPM-72B" / "mine"
+    cached = tmp_path / "models--RLHFlow--ArmoRM-Llama3-8B-v0.1" / "snapshots" / "0f3c"
+    for folder in (inside, cached):
+        folder.mkdir(parents=True)
+    assert find_family(str(inside)).name == "sequence classifier" and find_family(str(inside.parent)).name == "WorldPM"
+    assert find_family(str(cached)).name == "ArmoRM"
 
 
 def test_a_classifier_with_several_labels_wants_to_be_told_which(build: Build) -> None:
@@ -389,12 +524,19 @@ def test_names_lead_to_their_families() -> None:
         "RLHFlow/ArmoRM-Llama3-8B-v0.1": "ArmoRM",
         "nicolinho/QRM-Llama3.1-8B": "QRM",
         "LxzGordon/URM-LLaMa-3.1-8B": "URM",
+        "LxzGordon/URM-LLaMa-3-8B": "URM (first)",
         "infly/INF-ORM-Llama3.1-70B": "INF-ORM",
         "Ray2333/GRM-llama3-8B-sftreg": "GRM",
         "Ray2333/GRM-Llama3-8B-rewardmodel-ft": "sequence classifier",
         "internlm/internlm2-1_8b-reward": "InternLM2-Reward",
         "Qwen/WorldPM-72B-RLHFLow": "WorldPM",
         "Qwen/Qwen2.5-Math-PRM-7B": "Qwen2.5-Math-PRM",
+        "nvidia/Llama-3.1-Nemotron-70B-Reward-HF": "Nemotron-Reward",
+        "nvidia/Qwen-3-Nemotron-32B-Reward": "sequence classifier",
+        "OpenAssistant/reward-model-deberta-v3-large-v2": "OpenAssistant RM",
+        "Ray2333/gpt2-large-harmless-reward_model": "HH GPT-2",
+        "Skywork/Skywork-Reward-Gemma-2-27B-v0.2": "Skywork-Reward-V2",
+        "weqweasdas/RM-Mistral-7B": "sequence classifier",
         "someone/else": "sequence classifier",
     }
     assert {name: find_family(name).name for name in names} == names
