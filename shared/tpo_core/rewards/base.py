@@ -7,9 +7,10 @@ checks, scoring identical pairs once, counting the answers) stands here, once.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, ClassVar
 
 from tpo_core.effects import Pair, Prompt, Reward
@@ -17,7 +18,7 @@ from tpo_core.errors import InvalidInputError, RewardError, TPOError
 from tpo_core.rewards.fanout import is_control_flow
 from tpo_core.rewards.metric import Metric
 
-__all__ = ["RewardModel", "make_pairs"]
+__all__ = ["RewardModel", "make_pairs", "prompt_key"]
 
 
 class RewardModel(Metric, ABC):
@@ -87,7 +88,7 @@ class RewardModel(Metric, ABC):
         """Score pairs that carry the host's own objects; identical pairs are scored once. Drivers call this."""
         distinct, places = _distinct(pairs)
         try:
-            rewards = self.score_batch(distinct)
+            rewards = self.score_batch(distinct) if distinct else ()
         except Exception as error:
             if isinstance(error, TPOError) or is_control_flow(error):
                 raise
@@ -98,7 +99,7 @@ class RewardModel(Metric, ABC):
         """Score pairs without blocking; see ``score_pairs``."""
         distinct, places = _distinct(pairs)
         try:
-            rewards = await self.ascore_batch(distinct)
+            rewards = await self.ascore_batch(distinct) if distinct else ()
         except Exception as error:
             if isinstance(error, TPOError) or is_control_flow(error):
                 raise
@@ -121,7 +122,7 @@ class RewardModel(Metric, ABC):
         return RewardError(f"reward model {self.name!r} raised {type(error).__name__}: {error}")
 
     def _checked(self, rewards: Sequence[float], distinct: Sequence[Pair], places: Sequence[int]) -> list[Reward]:
-        if not isinstance(rewards, Iterable) or isinstance(rewards, (str, bytes)):
+        if not isinstance(rewards, Iterable) or isinstance(rewards, (str, bytes, Mapping, Set)):
             raise RewardError(f"reward model {self.name!r} returned {type(rewards).__name__}, not a list of floats")
         rewards = list(rewards)
         if len(rewards) != len(distinct):
@@ -165,6 +166,12 @@ def make_pairs(prompts: Prompt | Sequence[Prompt], responses: Sequence[str]) -> 
     ]
 
 
+def prompt_key(prompt: Prompt) -> bytes:
+    """Return what a prompt is remembered by: short, and the same for equal prompts."""
+    text = prompt if isinstance(prompt, str) else repr(prompt)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
 def _prompt(prompt: Any, place: int) -> Prompt:
     name = f"prompts[{place}]"
     if isinstance(prompt, str):
@@ -172,8 +179,10 @@ def _prompt(prompt: Any, place: int) -> Prompt:
     if not isinstance(prompt, Sequence) or not prompt:
         raise InvalidInputError(f"{name} must be a string or a non-empty list of chat messages, not {prompt!r:.80}")
     for message in prompt:
-        if not isinstance(message, dict) or "role" not in message or "content" not in message:
+        if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
             raise InvalidInputError(f"{name} holds {message!r:.80}; a chat message is a dict with role and content")
+        if isinstance(message["content"], str):
+            _text(message["content"], name)
     return prompt
 
 

@@ -129,6 +129,10 @@ class Mutex:
         return Mutex, ()
 
 
+_awaiting: contextvars.ContextVar[tuple[Portal, ...]] = contextvars.ContextVar("tpo_awaiting", default=())
+"""The portals whose loops run what is under way here, in this thread or in one that waits for this."""
+
+
 class Portal:
     """One event loop in one thread, kept for the life of the process, through which sync callers await.
 
@@ -147,20 +151,26 @@ class Portal:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Await ``work`` in a copy of the caller's context and return its result."""
-        if threading.current_thread() is self._thread:  # async code here called sync code: waiting would never end
+        # Async code here called sync code, perhaps in threads it waits for: to wait for this loop would never end.
+        if threading.current_thread() is self._thread or self in _awaiting.get():
             with self._lock:
                 self._inner = self._inner or Portal()
             return self._inner.run(work)
-        future = self.submit(work)
+        future = self.submit(self._awaited(work))
         try:
             return future.result()
         except BaseException:
             future.cancel()  # the caller is gone (an interrupt): do not go on without it
             raise
 
+    async def _awaited(self, work: Coroutine[Any, Any, T]) -> T:
+        _awaiting.set((*_awaiting.get(), self))
+        return await work
+
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Start ``work`` in a copy of the caller's context."""
-        return asyncio.run_coroutine_threadsafe(work, self._running())
+        with self._lock:  # so that no close comes between, after which nothing would run it
+            return asyncio.run_coroutine_threadsafe(work, self._running())
 
     def close(self) -> None:
         """Stop the loop; the next call starts another."""
@@ -170,17 +180,26 @@ class Portal:
             self._loop = self._thread = None
 
     def _running(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_serve, args=(self._loop,), name="tpo-rewards", daemon=True)
-                self._thread.start()
-            return self._loop
+        if self._loop is None or self._thread is None or not self._thread.is_alive():  # no thread follows into a fork
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=_serve, args=(self._loop,), name="tpo-rewards", daemon=True)
+            self._thread.start()
+        return self._loop
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_forever()
+    loop.run_until_complete(_wind_up())
     loop.close()
+
+
+async def _wind_up() -> None:
+    """End what is left, so that nobody waits for it for ever."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_default_executor()
 
 
 portal = Portal()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError, RewardError
@@ -24,8 +24,8 @@ class FunctionReward(RewardModel):
     ============= =========================================================== ====================================
     ``pair``      ``fn(prompt, response)``                                    two parameters; the default
     ``response``  ``fn(response)``                                            one parameter of that name
-    ``batch``     ``fn(prompts, responses) -> list``, TRL's                   plural names, or list annotations
-                  ``fn(prompts=, completions=, **kwargs) -> list``
+    ``batch``     ``fn(prompts, responses) -> list``, ``fn(responses)``,      plural names, or list annotations
+                  TRL's ``fn(prompts=, completions=, **kwargs) -> list``
     ``metric``    ``fn(example, pred, trace=None)``, a ``dspy.Module``        ``example`` or ``gold`` first, ``trace``
     ``args``      ``fn(args, pred)``, BestOfN's reward_fn                     ``args`` first
     ``evaluator`` ``fn(inputs=, outputs=, reference_outputs=)``, openevals    a parameter called ``outputs``
@@ -34,8 +34,11 @@ class FunctionReward(RewardModel):
 
     It may be async (sync callers then await it on one background event loop) and may return a number, ``(number,
     feedback)``, a mapping with ``score`` and ``comment`` or ``feedback``, a ``dspy.Prediction(score=, feedback=)`` or a
-    list of evaluator results (averaged, each a head). Several pairs are scored at once, in threads that see the
-    caller's context variables. A pair that raises costs only itself.
+    list of evaluator results (averaged, each a head). Anything else is no reward: NaN, with the reason. Several pairs
+    are scored at once, in threads that see the caller's context variables. A pair that raises costs only itself.
+
+    Where names tell that a function takes the response first, or takes something else, it is refused rather than called
+    the wrong way round. Nameless parameters, ``(a, b)``, are taken to be prompt and response.
 
     Args:
         fn: The callable.
@@ -62,8 +65,12 @@ class FunctionReward(RewardModel):
         fields: tuple[str, str] = ("prompt", "response"),
         workers: int = 8,
     ) -> None:
-        if workers < 1:
-            raise InvalidInputError(f"workers must be at least 1, not {workers}")
+        if not isinstance(workers, int) or workers < 1:
+            raise InvalidInputError(f"workers must be a whole number of at least 1, not {workers!r}")
+        if kind is not None and kind not in get_args(Kind):
+            raise InvalidInputError(f"kind must be one of {', '.join(get_args(Kind))}, not {kind!r}")
+        if isinstance(fields, str) or len(fields) != 2 or not all(isinstance(f, str) for f in fields):
+            raise InvalidInputError(f"fields must be two names, of the prompt's and the response's, not {fields!r}")
         self.kind = find_kind(fn) if kind is None else kind
         self.name = name or getattr(fn, "__name__", None) or getattr(fn, "name", None) or type(fn).__name__
         self.fn = fn
@@ -78,7 +85,7 @@ class FunctionReward(RewardModel):
             return portal.run(self._ascore(pairs))
         if self.kind == "batch":
             args, kwargs = arguments(self.kind, self.fn, pairs, self._fields)
-            return as_rewards(self._call(*args, **kwargs), self.name)
+            return as_rewards(_waited(self._call(*args, **kwargs)), self.name)
         return settle(each(self._one, pairs, self._workers), self.name)
 
     async def ascore_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
@@ -93,10 +100,7 @@ class FunctionReward(RewardModel):
 
     def _one(self, pair: Pair) -> Reward:
         args, kwargs = arguments(self.kind, self.fn, [pair], self._fields)
-        answer = self._call(*args, **kwargs)
-        if inspect.isawaitable(answer):  # a plain function that hands back a coroutine
-            answer = portal.run(_settled(answer))
-        return lift(answer)
+        return lift(_waited(self._call(*args, **kwargs)))
 
     async def _aone(self, pair: Pair) -> Reward:
         args, kwargs = arguments(self.kind, self.fn, [pair], self._fields)
@@ -157,6 +161,11 @@ def _async_form(fn: Any) -> Any:
         return fn
     # A dspy.Module is awaited through acall, which works only where the module has aforward.
     return fn.acall if hasattr(fn, "acall") and hasattr(fn, "aforward") else None
+
+
+def _waited(answer: Any) -> Any:
+    """Return what a plain function answered, also where it handed back a coroutine."""
+    return portal.run(_settled(answer)) if inspect.isawaitable(answer) else answer
 
 
 async def _settled(answer: Any) -> Any:

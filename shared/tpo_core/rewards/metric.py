@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from tpo_core.effects import Pair, Prompt, Reward
 from tpo_core.errors import InvalidInputError, RewardError
 from tpo_core.rewards import reading
+from tpo_core.rewards.shapes import is_number
 
 __all__ = ["HostMetric", "Metric"]
 
@@ -132,10 +133,13 @@ class Metric:
             name: The key under which hosts file the scores.
 
         Raises:
-            InvalidInputError: ``scale`` is not above 0.
+            InvalidInputError: ``scale`` is not above 0, or another number is not finite.
         """
-        if not scale > 0:
-            raise InvalidInputError(f"scale must be above 0, not {scale}")
+        if not (is_number(scale) and scale > 0):
+            raise InvalidInputError(f"scale must be a number above 0, not {scale!r}")
+        for argument, number in {"mean": mean, "threshold": threshold}.items():
+            if number is not None and not is_number(number):
+                raise InvalidInputError(f"{argument} must be a number, not {number!r}")
         return HostMetric(
             self, threshold=threshold, mean=mean, scale=scale, prompt=prompt, response=response, name=name
         )
@@ -155,7 +159,10 @@ class Metric:
         if pred is None and isinstance(gold, dict) and "response" in gold:
             return _Ask("value", [self._metric_pair(gold.get("prompt", ""), gold["response"])])
         if pred is None:
-            raise InvalidInputError(f"{self.name} was called without an answer; call it as reward(example, prediction)")
+            raise InvalidInputError(
+                f"{self.name} was called without an answer; call it as reward(example, prediction), "
+                "or with {'prompt': ..., 'response': ...}"
+            )
         return _Ask("value", [self._metric_pair(gold, pred)])
 
     def _metric_pair(self, inputs: Any, outputs: Any) -> Pair:
@@ -166,6 +173,8 @@ class Metric:
         if ask.kind == "batch":
             return [self.for_host(r) for r in rewards]
         reward = rewards[0]
+        if math.isnan(reward) and pred_name is not None:  # GEPA has its score already, and would lose a whole round
+            return _prediction(math.nan, Reward(reward, feedback=f"The answer could not be scored: {reward.failure}"))
         if math.isnan(reward):
             raise RewardError(f"reward model {self.name!r} could not score this answer: {reward.failure}")
         score = self.for_host(reward)

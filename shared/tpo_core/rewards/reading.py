@@ -97,6 +97,8 @@ def _message(message: Any) -> dict[str, Any]:
         role, content = getattr(message, "type", None), getattr(message, "content", "")
     if isinstance(content, list):  # content blocks: the text ones are what can be judged
         content = "".join(b if isinstance(b, str) else str(b.get("text", "")) for b in content)
+    if content is None:  # a message that only calls tools
+        content = ""
     return {"role": _ROLES.get(str(role), role), "content": content}
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any, Literal, get_args
 
-from tpo_core.effects import Pair, Reward
+from tpo_core.effects import Pair, Prompt, Reward
 from tpo_core.errors import InvalidInputError, RewardError
 
-__all__ = ["Kind", "arguments", "as_rewards", "find_kind", "lift"]
+__all__ = ["Kind", "arguments", "as_rewards", "find_kind", "is_number", "lift"]
 
 Kind = Literal["pair", "response", "batch", "metric", "args", "evaluator", "runnable"]
 """How a callable wants to be called; see ``FunctionReward``."""
@@ -21,6 +23,7 @@ _ARGS = {"args", "kwargs", "arguments"}
 _PREDICTIONS = {"pred", "prediction"}
 _PLURALS = {"responses", "completions", "answers", "texts", "candidates"}
 _RESPONSES = {"response", "completion", "answer", "text", "candidate"}
+_OUTPUTS = _RESPONSES | _PREDICTIONS | {"output", "generation", "generated"}
 
 
 def find_kind(fn: Any) -> Kind:
@@ -41,10 +44,12 @@ def find_kind(fn: Any) -> Kind:
     names = [p.name for p in named]
     if "outputs" in names:
         return "evaluator"
-    if _PLURALS & set(names) or any(_is_list(p.annotation) for p in named[1:2]):
-        return "batch"
     placed = [p for p in named if p.kind is not p.KEYWORD_ONLY]
     required = [p for p in placed if p.default is p.empty]
+    if _PLURALS & set(names) or any(_is_list(p.annotation) for p in named[1:2]):
+        if "completions" not in names and len(required) > 1 and names[0] in _PLURALS:
+            raise _ambiguous(fn, f"{names[0]!r} comes first, where prompts are given; wrap it in a lambda")
+        return "batch"
     if len(placed) >= 2 and len(required) <= 2:
         return _of_two(fn, placed[0], placed[1], "trace" in names)
     if len(required) == 1 and names[0] in _RESPONSES:
@@ -67,6 +72,8 @@ def _of_two(fn: Any, first: inspect.Parameter, second: inspect.Parameter, traced
         return "args"
     if first.name == "run":
         raise _ambiguous(fn, "LangSmith's (run, example) takes a traced run, which there is none of here")
+    if first.name in _OUTPUTS:  # given the prompt there, it would score that
+        raise _ambiguous(fn, f"{first.name!r} comes first, where the prompt is given; wrap it in a lambda")
     if second.name in _PREDICTIONS:
         raise _ambiguous(fn, f"{first.name!r} may be an example or arguments")
     return "pair"
@@ -91,11 +98,11 @@ def arguments(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments that say these pairs (one, unless the kind is ``batch``) in the callable's own terms."""
     if kind == "batch":
-        prompts, responses = [p.prompt for p in pairs], [p.response for p in pairs]
+        prompts, responses = [_own(p.prompt) for p in pairs], [p.response for p in pairs]
         if "completions" in _names(fn):  # TRL calls by name, and its functions may take completions alone
             given = {"prompts": prompts, "completions": responses}
             return (), {k: v for k, v in given.items() if k in _names(fn) or _takes_any(fn)}
-        return (prompts, responses), {}
+        return (responses,) if _takes_one(fn) else (prompts, responses), {}
     (pair,) = pairs
     if kind == "response":
         return (pair.response,), {}
@@ -105,26 +112,43 @@ def arguments(
         return (_args(pair, fields[0]), _prediction(pair, fields[1])), {}
     if kind == "evaluator":
         given = {
-            "inputs": pair.prompt if pair.inputs is None else _unwrapped(pair.inputs),
+            "inputs": _own(pair.prompt) if pair.inputs is None else _unwrapped(pair.inputs),
             "outputs": pair.response if pair.value is None else _unwrapped(pair.value),
             "reference_outputs": getattr(pair.inputs, "reference_outputs", None),
         }
         return (), {k: v for k, v in given.items() if k in _names(fn) or _takes_any(fn)}
     if kind == "runnable":
-        return ({"prompt": pair.prompt, "response": pair.response},), {}
-    return (pair.prompt, pair.response), {}
+        return ({"prompt": _own(pair.prompt), "response": pair.response},), {}
+    return (_own(pair.prompt), pair.response), {}
+
+
+def _own(prompt: Prompt) -> Prompt:
+    return prompt if isinstance(prompt, str) else copy.deepcopy(list(prompt))  # a function may write in its list
 
 
 def _unwrapped(thing: Any) -> Any:
     return dict(thing.items()) if hasattr(thing, "toDict") else thing  # evaluators know no DSPy objects
 
 
+def _signature(fn: Any) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(fn).parameters
+    except (TypeError, ValueError):  # a builtin, whose kind was given
+        return {}
+
+
 def _names(fn: Any) -> set[str]:
-    return set(inspect.signature(fn).parameters)
+    return set(_signature(fn))
 
 
 def _takes_any(fn: Any) -> bool:
-    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(fn).parameters.values())
+    return any(p.kind is p.VAR_KEYWORD for p in _signature(fn).values())
+
+
+def _takes_one(fn: Any) -> bool:
+    parameters = _signature(fn).values()
+    placed = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(placed) == 1 and not any(p.kind is p.VAR_POSITIONAL for p in parameters)
 
 
 def _example(pair: Pair, field: str) -> Any:
@@ -141,7 +165,7 @@ def _args(pair: Pair, field: str) -> dict[str, Any]:
         return dict(pair.inputs)
     if hasattr(pair.inputs, "toDict"):
         return dict(pair.inputs.items())
-    return {field: pair.prompt}
+    return {field: _own(pair.prompt)}
 
 
 def _prediction(pair: Pair, field: str) -> Any:
@@ -163,6 +187,11 @@ def as_rewards(answers: Any, name: str) -> list[Reward]:
     return [lift(a) for a in answers]
 
 
+def is_number(thing: Any) -> bool:
+    """Say whether this is a finite number, Python's or numpy's."""
+    return isinstance(thing, Real) and math.isfinite(thing)
+
+
 def lift(answer: Any) -> Reward:
     """Read one answer of a user's function: a number, (number, feedback), a mapping, a Prediction, evaluator results.
 
@@ -170,11 +199,15 @@ def lift(answer: Any) -> Reward:
     """
     if isinstance(answer, Reward):
         return answer
-    if isinstance(answer, tuple) and len(answer) == 2:
+    if isinstance(answer, tuple) and len(answer) == 2 and not isinstance(answer[1], Real):
         return _reward(answer[0], answer[1])
     if isinstance(answer, Mapping):
         return _reward(_first(answer.get, "score", "reward"), _first(answer.get, "feedback", "comment", "reasoning"))
     if isinstance(answer, Sequence) and not isinstance(answer, str) and answer:
+        if len(answer) == 1 and isinstance(answer[0], Real):
+            return lift(answer[0])
+        if any(isinstance(a, Real) for a in answer):  # one number per character, say, of a function made for lists
+            return Reward(math.nan, failure=f"{answer!r:.80} is not one number; a function of lists needs kind='batch'")
         return _averaged(answer)
     if hasattr(answer, "score"):  # dspy.Prediction, langsmith's EvaluationResult; both raise on unknown attributes
         return _reward(answer.score, _first(_getter(answer), "feedback", "comment"))

@@ -53,6 +53,7 @@ def reward(request, fakes):
         ([3], ["a"], r"prompts\[0\] must be a string or"),
         ([[]], ["a"], r"prompts\[0\] must be a string or a non-empty list"),
         ([[{"role": "user"}]], ["a"], r"prompts\[0\].*role and content"),
+        ([[{"role": "user", "content": "\ud800"}]], ["a"], r"prompts\[0\] holds a lone surrogate"),
         (3, ["a"], "prompts must be"),
     ],
 )
@@ -62,6 +63,10 @@ async def test_bad_arguments_are_refused_by_name_before_any_model_is_called(rewa
     with pytest.raises(InvalidInputError, match=message):
         await reward.ascore(prompts, responses)
     assert math.isfinite(reward.score("q", ["fine"])[0])
+
+
+def test_nothing_to_score_is_no_work(reward):
+    assert reward.score_pairs([]) == []
 
 
 def test_a_million_characters_and_odd_text_are_scored(reward):

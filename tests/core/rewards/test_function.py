@@ -7,6 +7,7 @@ import math
 import threading
 
 import dspy
+import numpy as np
 import pytest
 from langchain_core.runnables import RunnableLambda
 from langgraph.errors import GraphInterrupt
@@ -14,7 +15,7 @@ from openevals.exact import exact_match
 
 from tpo_core.effects import Pair
 from tpo_core.errors import InvalidInputError, RewardError
-from tpo_core.rewards import FunctionReward, RewardModel, as_reward
+from tpo_core.rewards import EnsembleReward, FunctionReward, RewardModel, as_reward
 
 
 def pair(prompt, response): ...
@@ -53,7 +54,19 @@ def test_the_kind_is_found_from_the_signature(fn, kind):
 
 
 @pytest.mark.parametrize(
-    "fn", [len, print, lambda *a: 1.0, lambda x: 1.0, lambda run, example: 1.0, lambda x, pred: 1.0, lambda a, b, c: 1]
+    "fn",
+    [
+        len,
+        print,
+        lambda *a: 1.0,
+        lambda x: 1.0,
+        lambda a, b, c: 1,
+        lambda run, example: 1.0,
+        lambda x, pred: 1.0,
+        lambda response, prompt: 1.0,  # called as (prompt, response) it would score the prompt
+        lambda responses, prompts: [1.0],
+        lambda output, expected=None, **kwargs: 1.0,  # autoevals'
+    ],
 )
 def test_an_ambiguous_signature_is_an_error_that_says_kind(fn):
     with pytest.raises(InvalidInputError, match=r"kind="):
@@ -62,6 +75,20 @@ def test_an_ambiguous_signature_is_an_error_that_says_kind(fn):
 
 def test_kind_overrides_the_signature():
     assert FunctionReward(len, kind="response").score("q", ["abc"]) == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "batches"}, "kind must be one of"),
+        ({"fields": "question"}, "fields must be two names"),
+        ({"fields": ("question",)}, "fields must be two names"),
+        ({"workers": 0}, "workers"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(settings, message):
+    with pytest.raises(InvalidInputError, match=message):
+        FunctionReward(pair, **settings)
 
 
 @pytest.mark.parametrize("thing", [3, None, dict, object()])
@@ -101,6 +128,9 @@ def test_a_reward_model_is_itself_and_an_object_with_score_is_asked_in_batches()
         (dspy.Prediction(score=4.0, feedback="why"), 4.0, "why"),
         ([{"key": "a", "score": 1, "comment": "x"}, {"key": "b", "score": 0}], 0.5, "a: x"),
         ("7.5", 7.5, None),
+        ([0.5], 0.5, None),
+        (np.float32(0.5), 0.5, None),
+        (np.array(0.5), 0.5, None),
     ],
 )
 def test_every_form_of_answer_is_read(answer, score, feedback):
@@ -108,10 +138,58 @@ def test_every_form_of_answer_is_read(answer, score, feedback):
     assert (float(reward), reward.feedback) == (score, feedback)
 
 
-@pytest.mark.parametrize("answer", [None, "good", {"verdict": 1}, float("inf"), float("nan"), []])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        "good",
+        {"verdict": 1},
+        float("inf"),
+        float("nan"),
+        [],
+        [1.0, 2.0],
+        (1.0, 2.0),
+        np.ones(2),
+        (x for x in "a"),
+    ],
+)
 def test_an_unreadable_answer_is_nan_with_a_reason(answer):
     (reward,) = FunctionReward(lambda prompt, response: answer).score("q", ["a"])
     assert math.isnan(reward) and reward.failure
+
+
+def test_a_function_of_lists_that_is_called_with_texts_is_found_out():
+    (reward,) = FunctionReward(lambda ps, rs: [float(len(r)) for r in rs]).score("q", ["abc"])
+    assert math.isnan(reward) and "kind='batch'" in reward.failure
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda prompts, responses: np.array([[1.0], [2.0]]),  # a column, as models return
+        lambda prompts, responses: (1, np.float64(2)),
+        lambda responses: [1.0, 2.0],
+        lambda prompts, responses: later(prompts, responses),
+    ],
+)
+async def test_every_form_of_batch_is_read(fn):
+    reward = FunctionReward(fn)
+    assert reward.score("q", ["a", "b"]) == await reward.ascore("q", ["a", "b"]) == [1.0, 2.0]
+
+
+async def later(prompts, responses):
+    return [1.0, 2.0]
+
+
+def test_a_function_that_writes_in_its_prompt_spoils_nobody_elses():
+    def rude(prompt, response):
+        prompt[0]["content"] = response
+        prompt.append({"role": "user", "content": "!"})
+        return len(prompt)
+
+    chat = [{"role": "user", "content": "hi"}]
+    assert FunctionReward(rude).score([chat, chat], ["a", "b"]) == [2.0, 2.0]
+    assert chat == [{"role": "user", "content": "hi"}]
 
 
 def test_evaluator_results_become_heads():
@@ -184,6 +262,19 @@ def test_async_rewards_may_call_sync_scores_of_async_rewards():
     assert FunctionReward(outer).score("q", ["abc"]) == [4.0]
 
 
+def test_async_rewards_may_wait_for_threads_that_await_async_rewards():
+    members = [FunctionReward(async_length), FunctionReward(lambda prompt, response: async_length(prompt, response))]
+
+    async def outer(prompt, response):
+        return EnsembleReward(members, normalize=False).score(prompt, [response, response + "x"])[1]
+
+    scores = []
+    thread = threading.Thread(target=lambda: scores.extend(FunctionReward(outer).score("q", ["abc"])), daemon=True)
+    thread.start()
+    thread.join(20)  # it would wait for itself for ever
+    assert scores == [4.0]
+
+
 mark = contextvars.ContextVar("mark", default="unset")
 
 
@@ -251,3 +342,13 @@ def test_a_batch_of_the_wrong_length_is_an_error_that_names_the_reward():
         FunctionReward(short).score("q", ["a", "b"])
     with pytest.raises(RewardError, match="'short' returned float"):
         FunctionReward(lambda prompts, responses: 1.0, name="short").score("q", ["a", "b"])
+
+
+@pytest.mark.parametrize("answer", [{1: 2}, {1.0}, "1", 1.0])
+def test_a_reward_model_that_returns_no_list_is_an_error_and_not_a_number(answer):
+    class Odd(RewardModel):
+        def score_batch(self, pairs):
+            return answer
+
+    with pytest.raises(RewardError, match=f"'Odd' returned {type(answer).__name__}, not a list"):
+        Odd().score("q", ["a"])
