@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from tpo_core.effects import Completion, Pair, Reward
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
-from tpo_core.rewards.base import RewardModel
+from tpo_core.rewards.base import RewardModel, prompt_key
 from tpo_core.rewards.fanout import Mutex, aeach, each, raise_if_broken
+from tpo_core.rewards.judge_settings import check_choices, check_numbers, criteria_of
 from tpo_core.rewards.judging import Answer, Ask, combine, compare, grade, yes_or_no
 from tpo_core.rewards.lms import as_chat
+from tpo_core.trajectory import Usage
 
 __all__ = ["JudgeReward"]
 
 logger = logging.getLogger(__name__)
 
-QUESTION = "Is the response a good answer to the query?"
-
 _Flow: TypeAlias = Generator[list[Ask], "list[Completion | Exception]", list[Reward]]
-_ANCHORS = 4096  # prompts whose anchor is remembered; about a megabyte of short texts
+_ANCHORS = 2**14  # prompts whose anchor is remembered, more than a batch has in flight; some 20 MB of texts
 
 
 class JudgeReward(RewardModel):
@@ -78,9 +79,10 @@ class JudgeReward(RewardModel):
         workers: int = 8,
         name: str | None = None,
     ) -> None:
-        self._criteria = _criteria(question, rubric)
+        self._criteria = criteria_of(question, rubric)
         self._graded = isinstance(rubric, str)
-        _check(mode, logprobs, scale, workers)
+        check_choices(mode, logprobs, reference)
+        check_numbers(scale, temperature, workers=workers, max_tokens=max_tokens, top_logprobs=top_logprobs)
         if logprobs == "require" and self._graded and scale[1] > 9:
             raise InvalidInputError(
                 f"scale {scale} cannot be read from log-probabilities; grades must be single digits"
@@ -97,7 +99,7 @@ class JudgeReward(RewardModel):
         self._required = logprobs == "require"
         # Found out once and kept; two threads that find out at once find the same.
         self._weighed: bool | None = False if logprobs == "never" or (self._graded and scale[1] > 9) else None
-        self._anchors: OrderedDict[str, str] = OrderedDict()
+        self._anchors: OrderedDict[bytes, str] = OrderedDict()
         self._lock = Mutex()
 
     def score_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
@@ -132,56 +134,90 @@ class JudgeReward(RewardModel):
 
     def _flow(self, pairs: Sequence[Pair]) -> _Flow:
         """Yield questions and be sent their completions; the same text serves sync and async."""
-        asks = self._asks(pairs, self._weighed is not False)
+        weighed = self._weighed
+        asks, faults = self._asks(pairs, weighed is not False)
         results = yield asks
-        if self._weighed is None and asks:
-            self._find_out(results)
-            if self._weighed is False:
-                asks = self._asks(pairs, False)
-                results = yield asks
-        raise_if_broken(results, self.name)
         answers = [Answer.of(ask, result) for ask, result in zip(asks, results, strict=True)]
-        about: list[list[Answer]] = [[a for a in answers if a.ask.place == i] for i in range(len(pairs))]
-        return [combine(found) if found else Reward(0.0) for found in about]  # no question: the anchor itself
+        first: list[Answer] = []
+        if weighed is None and asks and self._must_write(results, answers):
+            first = answers
+            asks, faults = self._asks(pairs, False)
+            results = yield asks
+            answers = [Answer.of(ask, result) for ask, result in zip(asks, results, strict=True)]
+            first, answers = self._kept(first, answers)
+        raise_if_broken(results, self.name)
+        raise_if_broken([faults.get(i) for i in range(len(pairs))], self.name)
+        return [self._about(i, answers, first, faults.get(i)) for i in range(len(pairs))]
 
-    def _find_out(self, results: Sequence[Completion | Exception]) -> None:
-        """Learn from the first answers whether the provider gives log-probabilities; stay unsure if all failed."""
+    def _about(self, place: int, answers: Sequence[Answer], vain: Sequence[Answer], fault: Exception | None) -> Reward:
+        if fault is not None:
+            return Reward(math.nan, failure=f"{type(fault).__name__}: {fault}")
+        found = [a for a in answers if a.ask.place == place]
+        spent = sum((a.usage for a in vain if a.ask.place == place), Usage())
+        return combine(found, spent) if found else Reward(0.0)  # no question: the anchor itself
+
+    def _must_write(self, results: Sequence[Completion | Exception], answers: Sequence[Answer]) -> bool:
+        """Learn from the first answers whether verdicts can be weighed; says whether to ask for written ones."""
         good = [r for r in results if isinstance(r, Completion) and r.failure is None]
-        if any(r.logprobs for r in good):
-            self._weighed = True
-        elif good or any("logprob" in str(r).lower() for r in results):
+        refused = next((r for r in results if "logprob" in str(r).lower() and isinstance(r, Exception)), None)
+        with self._lock:
+            if self._weighed is None and any(a.failure is None for a in answers):
+                self._weighed = True
+            if self._weighed is not None:  # by now; another thread may have found out
+                return not self._weighed
+            if any(r.logprobs for r in good):  # but no verdict there: a thinking model, or one that has refused
+                return not self._required
+            if not good and refused is None:  # the model is down: stay unsure
+                return False
             if self._required:
                 raise UnsupportedError(
                     f"{self.chat.name} gives no log-probabilities, which {self.name!r} requires; "
                     "use another model, or logprobs='auto' to parse grades"
                 )
-            logger.warning("%s gives no log-probabilities here; %s parses written grades", self.chat.name, self.name)
-            self._weighed = False
+            self._write_from_now_on("gives no log-probabilities here" if refused is None else f"said {refused!s:.200}")
+        return True
 
-    def _asks(self, pairs: Sequence[Pair], weighed: bool) -> list[Ask]:
-        if self.mode == "pairwise":
-            return [ask for i, pair in enumerate(pairs) for ask in self._comparison(i, pair, weighed)]
-        return [
-            self._question(i, pair, head, text, weighed)
-            for i, pair in enumerate(pairs)
-            for head, text in self._criteria.items()
-        ]
+    def _kept(self, weighed: list[Answer], written: list[Answer]) -> tuple[list[Answer], list[Answer]]:
+        """Return the answers that count last; when none was readable by its probabilities, written ones may be."""
+        with self._lock:
+            if self._weighed is None and any(a.failure is None for a in written):
+                self._write_from_now_on("gives no verdict where its log-probabilities are read")
+            return (written, weighed) if self._weighed else (weighed, written)
 
-    def _question(self, place: int, pair: Pair, head: str, text: str, weighed: bool) -> Ask:
+    def _write_from_now_on(self, why: str) -> None:
+        logger.warning("%s %s; %s parses written verdicts", self.chat.name, why, self.name)
+        self._weighed = False
+
+    def _asks(self, pairs: Sequence[Pair], weighed: bool) -> tuple[list[Ask], dict[int, Exception]]:
+        """Write the questions; a pair that cannot be asked about, such as one without a reference, costs itself."""
+        asks: list[Ask] = []
+        faults: dict[int, Exception] = {}
+        for place, pair in enumerate(pairs):
+            try:
+                reference = self._reference_for(pair)
+                if self.mode == "pairwise":
+                    asks += self._comparison(place, pair, reference, weighed)
+                else:
+                    asks += [self._question(place, pair, reference, *c, weighed) for c in self._criteria.items()]
+            except Exception as error:  # noqa: BLE001  a user's function may raise anything
+                faults[place] = error
+        return asks, faults
+
+    def _question(self, place: int, pair: Pair, reference: str | None, head: str, text: str, weighed: bool) -> Ask:
         if self._graded or not weighed:
-            return grade(place, pair, head, text, self._reference_for(pair), self._scale, weighed)
+            return grade(place, pair, head, text, reference, self._scale, weighed)
         question = f"Does the response meet this criterion: {text}?" if head else text
-        return yes_or_no(place, pair, head, question, self._reference_for(pair))
+        return yes_or_no(place, pair, head, question, reference)
 
-    def _comparison(self, place: int, pair: Pair, weighed: bool) -> list[Ask]:
-        other = self._reference_for(pair) or self._anchor(pair)
+    def _comparison(self, place: int, pair: Pair, reference: str | None, weighed: bool) -> list[Ask]:
+        other = self._anchor(pair) if reference is None else reference
         if other == pair.response:
             return []
         by = "\n".join(self._criteria.values())
         return compare(place, pair, other, f"Which response is better? Judge by this: {by}\n", weighed)
 
     def _anchor(self, pair: Pair) -> str:
-        key = pair.prompt if isinstance(pair.prompt, str) else repr(pair.prompt)
+        key = prompt_key(pair.prompt)
         with self._lock:
             anchor = self._anchors.setdefault(key, pair.response)
             self._anchors.move_to_end(key)
@@ -190,31 +226,10 @@ class JudgeReward(RewardModel):
             return anchor
 
     def _reference_for(self, pair: Pair) -> str | None:
-        return self._reference(pair) if callable(self._reference) else self._reference
-
-
-def _criteria(question: str | None, rubric: str | Sequence[str] | Mapping[str, str] | None) -> dict[str, str]:
-    """Return what is asked about, by head; the head is empty when there is but one thing."""
-    if question is not None and rubric is not None:
-        raise InvalidInputError("give question or rubric, not both")
-    if rubric is None or isinstance(rubric, str):
-        texts = {"": (QUESTION if question is None else question) if rubric is None else rubric}
-    else:
-        texts = dict(rubric) if isinstance(rubric, Mapping) else {text: text for text in rubric}
-    if not texts or not all(isinstance(t, str) and t.strip() for t in texts.values()):
-        raise InvalidInputError(f"{'question' if rubric is None else 'rubric'} must hold text, not {rubric!r:.80}")
-    return texts
-
-
-def _check(mode: str, logprobs: str, scale: tuple[int, int], workers: int) -> None:
-    if mode not in ("pointwise", "pairwise"):
-        raise InvalidInputError(f"mode must be 'pointwise' or 'pairwise', not {mode!r}")
-    if logprobs not in ("auto", "require", "never"):
-        raise InvalidInputError(f"logprobs must be 'auto', 'require' or 'never', not {logprobs!r}")
-    if not 0 <= scale[0] < scale[1]:
-        raise InvalidInputError(f"scale must be (lowest, highest) with 0 <= lowest < highest, not {scale}")
-    if workers < 1:
-        raise InvalidInputError(f"workers must be at least 1, not {workers}")
+        reference = self._reference(pair) if callable(self._reference) else self._reference
+        if not isinstance(reference, (str, type(None))):
+            raise TypeError(f"reference returned {type(reference).__name__}, not a text or None")
+        return reference or None
 
 
 def _only(completions: Sequence[Completion], name: str) -> Completion:

@@ -10,7 +10,7 @@ from typing import Literal
 from tpo_core.effects import Completion, Message, Pair, Reward
 from tpo_core.prompting import show_query
 from tpo_core.rewards.judge_prompts import Compare, Grade, YesNo, messages
-from tpo_core.rewards.verdicts import expected_grade, log_odds, read_choice, read_grade
+from tpo_core.rewards.verdicts import expected_grade, log_odds, read_choice, read_grade, says_tie
 from tpo_core.trajectory import Usage
 
 __all__ = ["Answer", "Ask", "combine", "compare", "grade", "yes_or_no"]
@@ -31,6 +31,8 @@ class Ask:
     scale: tuple[int, int] = (1, 9)
     swapped: bool = False
     """For ``compare``: whether the response being scored is B."""
+    judged: str = ""
+    """The response, which the judge may quote."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,18 @@ class Answer:
         value = _weighed(ask, result) if ask.weighed else _parsed(ask, result)
         if value is not None:
             return cls(ask, value, usage=usage)
-        lack = ", which came without log-probabilities" if ask.weighed and not result.logprobs else ""
-        return cls(ask, failure=f"the judge's answer {result.text!r:.120} cannot be read{lack}", usage=usage)
+        why = ""
+        if ask.weighed and not result.logprobs:
+            why = ", which came without log-probabilities"
+        elif not ask.weighed and result.finish_reason == "length":
+            why = "; it was cut off at max_tokens"
+        return cls(ask, failure=f"the judge's answer {result.text!r:.120} cannot be read{why}", usage=usage)
 
 
 def yes_or_no(place: int, pair: Pair, head: str, question: str, reference: str | None) -> Ask:
     """Ask whether the answer to a question about the response is Yes."""
     said = messages(YesNo, _texts(pair, question, reference))
-    return Ask(place, head, "yesno", said, weighed=True)
+    return Ask(place, head, "yesno", said, weighed=True, judged=pair.response)
 
 
 def grade(
@@ -68,7 +74,8 @@ def grade(
 ) -> Ask:
     """Ask for a grade."""
     question = f"Grade the response from {scale[0]} (worst) to {scale[1]} (best) by this rubric: {rubric}\n"
-    return Ask(place, head, "grade", messages(Grade, _texts(pair, question, reference)), weighed, scale)
+    said = messages(Grade, _texts(pair, question, reference))
+    return Ask(place, head, "grade", said, weighed, scale, judged=pair.response)
 
 
 def compare(place: int, pair: Pair, other: str, question: str, weighed: bool) -> list[Ask]:
@@ -77,13 +84,19 @@ def compare(place: int, pair: Pair, other: str, question: str, weighed: bool) ->
     for swapped in (False, True):
         a, b = (other, pair.response) if swapped else (pair.response, other)
         texts = {"question": question, "query": _query(pair), "response_a": a, "response_b": b}
-        asks.append(Ask(place, "", "compare", messages(Compare, texts), weighed, swapped=swapped))
+        said = messages(Compare, texts)
+        asks.append(Ask(place, "", "compare", said, weighed, swapped=swapped, judged=pair.response))
     return asks
 
 
-def combine(answers: Sequence[Answer]) -> Reward:
-    """Average the answers about one pair; one that is missing makes the reward NaN."""
-    usage = sum((a.usage for a in answers), Usage())
+def combine(answers: Sequence[Answer], spent: Usage) -> Reward:
+    """Average the answers about one pair; one that is missing makes the reward NaN.
+
+    Args:
+        answers: At least one.
+        spent: What was asked about this pair beside these, in vain.
+    """
+    usage = sum((a.usage for a in answers), spent)
     heads = {a.ask.head: a.value for a in answers if a.ask.head}
     missing = next((a for a in answers if a.failure is not None), None)
     if missing is not None:
@@ -116,7 +129,10 @@ def _weighed(ask: Ask, completion: Completion) -> float | None:
 
 
 def _parsed(ask: Ask, completion: Completion) -> float | None:
+    cut = completion.finish_reason == "length"
     if ask.form == "grade":
-        return read_grade(completion.text, *ask.scale)
-    choice = read_choice(completion.text, ("A", "B"))
+        return read_grade(completion.text, *ask.scale, judged=ask.judged, cut=cut)
+    if says_tie(completion.text):
+        return 0.0
+    choice = read_choice(completion.text, ("A", "B"), cut=cut)
     return None if choice is None else 1.0 if (choice == "B") is ask.swapped else -1.0

@@ -1,46 +1,63 @@
 """Read a judge's verdict: from the distribution over its answer token, or from the text where there is none.
 
-What cannot be read is None, never a default number.
+What cannot be read is None, never a default number. A text is read strictly: a judge that says more than its verdict
+also says what the verdict is not ("A is worse"), and quotes the response, which may contain a verdict of its own.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 
-__all__ = ["expected_grade", "log_odds", "read_choice", "read_grade"]
+__all__ = ["expected_grade", "log_odds", "read_choice", "read_grade", "says_tie"]
 
 Position = Mapping[str, float]
 """The likeliest tokens at one place with their natural-log probabilities."""
 
 _DRESS = " \t\r\n\"'`*_.,:;!()[]{}<>#-▁Ġ"  # what surrounds a word in a token: markdown, quotes, word-start marks
+_FLOOR = -50.0  # servers write -9999 or -inf for a token that is not among the likeliest
+_ROUNDING = 1e-6  # how far listed probabilities can be off
+_LEAST_MASS = 0.01  # below it the judge was about to say something else: the share that G-Eval's readers drop, too
+
 _NUMBER = r"-?\d+(?:\.\d+)?"
-_NAMED = re.compile(rf"(?:grade|score|rating|verdict)\W{{0,6}}(?:is|of|:|=)?\W{{0,6}}({_NUMBER})", re.IGNORECASE)
-_OUT_OF = re.compile(rf"({_NUMBER})\s*(?:/|out of)\s*{_NUMBER}", re.IGNORECASE)
+_GRADE = rf"({_NUMBER})(?:\s*(?:/|out of)\s*({_NUMBER}))?"
+_NAMED = rf"(?:grade|score|rating|verdict)[^\w-]{{0,6}}(?:is|of)?[^\w-]{{0,6}}{_GRADE}"
+_OUT_OF = rf"({_NUMBER})\s*(?:/|out of)\s*({_NUMBER})"
+_THOUGHT = re.compile(r"\A(?:\s*<think(?:ing)?>)?.*?</think(?:ing)?>|\A\s*<think(?:ing)?>.*\Z", re.DOTALL)
+
+_CUE = r"(?:\A|:|\b(?:is|are|prefer|choose|pick|select|verdict|answer|winner|choice)\b)"  # what a verdict stands after
+_BETTER = r"(?:is|are)\s+(?:\w+\s+){0,2}?(?:better|best|superior|stronger|preferable|winner)\b|wins\b"
+_CONTRARY = re.compile(r"\b(?:worse|worst|weaker|inferior|los\w+|less|not|never|neither|nor|no|un\w+)\b|n['’]t\b", re.I)
+_TIE = re.compile(
+    r"\W*(?:(?:the )?(?:verdict|answer)\W+)?(?:it['’]?s |it is |they are |both are |both responses are )?"
+    r"(?:an? )?(?:tie|tied|draw|equal|equally good)\W*",
+    re.IGNORECASE,
+)
 
 
 def log_odds(positions: Sequence[Position], yes: str, no: str) -> float | None:
     """Return ln(p(yes) / p(no)) at the token that answers; spellings in other case, with spaces or marks are summed.
 
-    Where only one of the two is among the likeliest tokens, the other is taken to be as likely as the least of them:
-    its probability is at most that, so the result is a bound and never infinite.
+    Where only one of the two is among the likeliest tokens, the other is taken to be as likely as it can be: as the
+    least of them, or as all that is not listed, whichever is less. So the result is a bound and never infinite.
 
     Args:
         positions: The likeliest tokens at each place of the completion, from the first.
         yes: The word for yes, and ``no`` for no.
 
     Returns:
-        The log-odds, or None when neither word is there.
+        The log-odds, or None when the two words together have less than a hundredth of the probability.
     """
-    position = _answering(positions)
-    if position is None:
+    position, _ = _answering(positions)
+    masses = [_mass(position, yes), _mass(position, no)]
+    if sum(math.exp(m) for m in masses if m is not None) < _LEAST_MASS:
         return None
-    for_yes, for_no = _mass(position, yes), _mass(position, no)
-    if for_yes is None and for_no is None:
-        return None
-    least = min(position.values())
-    return (least if for_yes is None else for_yes) - (least if for_no is None else for_no)
+    rest = math.log(max(1.0 - sum(map(math.exp, position.values())), _ROUNDING))
+    unlisted = min(min(position.values()), rest)
+    for_yes, for_no = (unlisted if m is None else m for m in masses)
+    return for_yes - for_no
 
 
 def expected_grade(positions: Sequence[Position], low: int, high: int) -> float | None:
@@ -54,61 +71,113 @@ def expected_grade(positions: Sequence[Position], low: int, high: int) -> float 
         high: The highest grade.
 
     Returns:
-        A number from ``low`` to ``high``, or None when no grade is there.
+        A number from ``low`` to ``high``, or None when the grades together have less than a hundredth of the
+        probability, or when what was written is a number off the scale (a 1 that is the first digit of 10, say).
     """
-    position = _answering(positions)
-    if position is None:
-        return None
+    position, after = _answering(positions)
     found = {g: m for g in range(low, high + 1) if (m := _mass(position, str(g))) is not None}
-    if not found:
+    weights = {g: math.exp(m) for g, m in found.items()}
+    if sum(weights.values()) < _LEAST_MASS:
         return None
-    weights = {g: math.exp(m - max(found.values())) for g, m in found.items()}
+    written = _word(_likeliest(position))
+    if written.isdecimal() and (int(written) not in found or _likeliest(after)[:1].isdecimal()):
+        return None
     return sum(g * w for g, w in weights.items()) / sum(weights.values())
 
 
-def read_choice(text: str, options: Sequence[str]) -> str | None:
-    """Return the option that the text is, or that it opens or ends with; None when it does neither or both differ.
+def read_choice(text: str, options: Sequence[str], *, cut: bool = False) -> str | None:
+    """Return the option that the text is, opens or ends with as a verdict, or calls better; None where these differ.
 
-    In a sentence the case counts and an opening option must stand apart, since "a" is also a word.
+    In a sentence the case counts, since "a" is also a word.
+
+    Args:
+        text: What the judge wrote.
+        options: What it could choose, as single words.
+        cut: Whether the text broke off at the token limit: then only its opening counts.
     """
     text = _thoughtless(text).strip()
-    alone = {o.casefold(): o for o in options}.get(text.strip(_DRESS).casefold())
-    if alone is not None:
-        return alone
+    plain = {o.casefold(): o for o in options}
     either = "|".join(map(re.escape, options))
-    opens = re.match(rf"\W*({either})\b(?:\s*[^\w\s]|\s*\n|\s+(?:is|wins)\b)", text)
-    ends = re.search(rf"\b({either})[^\w?]*\Z", text)
-    found = {m[1] for m in (opens, ends) if m}
+    first, *more = text.splitlines() or [""]
+    if (alone := plain.get(first.strip(_DRESS).casefold())) is not None:
+        found = {alone}
+    else:
+        found = set(re.findall(rf"\A\W*({either})\b\s*(?:[^\w\s?]|\Z)", text))
+        headings = re.findall(rf"^\W*({either})\b\W*:", "\n".join(more), re.MULTILINE)
+        found = set() if set(headings) - found else found  # each is spoken of in its turn
+    if not cut:
+        for sentence in re.split(r"(?<=[.!?])\s|\n", text):
+            if not _CONTRARY.search(sentence):
+                found |= set(re.findall(rf"\b({either})\s+(?:{_BETTER})", sentence))
+        last = re.split(r"(?<=[.!?])\s+(?=\w)|\n", text)[-1]
+        named = re.search(rf"{_CUE}\W*(?:the\s+)?(?:response|option)?\W*\b({either})[^\w?]*\Z", last, re.IGNORECASE)
+        if named and named[1] in options and not _CONTRARY.search(last):
+            found.add(named[1])
     return found.pop() if len(found) == 1 else None
 
 
-def read_grade(text: str, low: float, high: float) -> float | None:
+def says_tie(text: str) -> bool:
+    """Say whether a text is the verdict that neither of two is better."""
+    return _TIE.fullmatch(_thoughtless(text)) is not None
+
+
+def read_grade(text: str, low: float, high: float, *, judged: str = "", cut: bool = False) -> float | None:
     """Return the grade that a text gives: the last one called a grade or score, else the only number in it.
 
+    Args:
+        text: What the judge wrote.
+        low: The lowest grade, and ``high`` the highest.
+        judged: The response. What a judge writes beside its verdict may quote it, so a grade that stands there in the
+            same words does not count.
+        cut: Whether the text broke off at the token limit: then only its opening counts.
+
     Returns:
-        A number from ``low`` to ``high``; None when there is none, several, or one outside.
+        A number from ``low`` to ``high``; None when there is none, several, one outside, or one of another scale
+        ("4 out of 5" where 9 is the highest).
     """
     text = _thoughtless(text)
-    named = _NAMED.findall(text)
-    numbers = named[-1:] or sorted({float(n) for n in re.findall(_NUMBER, _OUT_OF.sub(r"\1", text))})
-    if len(numbers) != 1:
+    opening = re.match(rf"\W*?(?:(?:the|my|final)\s+)*(?:{_NAMED}|{_GRADE})(?![\w/])", text, re.IGNORECASE)
+    whole = opening is not None and not re.search(r"\w", text[opening.end() :])
+    if cut or whole:
+        if opening is None or (cut and opening.end() == len(text) and high > 9):  # 1, or the beginning of 10
+            return None
+        found = [(opening[1] or opening[3], opening[2] or opening[4])]
+    elif named := list(re.finditer(_NAMED, text, re.IGNORECASE)):
+        found = [(m[1], m[2]) for m in named if m[0].casefold() not in judged.casefold()][-1:]
+    else:
+        found = [(m[1], m[2]) for m in re.finditer(_OUT_OF, text, re.IGNORECASE)]
+        found += [(n, None) for n in re.findall(_NUMBER, re.sub(_OUT_OF, " ", text, flags=re.IGNORECASE))]
+    grades = {float(g) for g, _ in found}
+    if len(grades) != 1 or any(of is not None and float(of) != high for _, of in found):
         return None
-    grade = float(numbers[0])
+    grade = grades.pop()
     return grade if low <= grade <= high else None
 
 
 def _thoughtless(text: str) -> str:
-    return re.sub(r"\A\s*<think>.*?(?:</think>|\Z)", "", text, flags=re.DOTALL)
+    return _THOUGHT.sub("", text, count=1)
 
 
-def _answering(positions: Sequence[Position]) -> Position | None:
-    """Return the first place whose likeliest token is a word: blanks and markdown may come before the answer."""
-    return next((p for p in positions if p and max(p, key=p.__getitem__).strip(_DRESS)), None)
+def _answering(positions: Sequence[Position]) -> tuple[Position, Position]:
+    """Return the first place whose likeliest token is a word, and the place after it.
+
+    Blanks and markdown may come before the answer.
+    """
+    listed = [{t: lp for t, lp in p.items() if lp > _FLOOR} for p in positions]
+    for place, position in enumerate(listed):
+        if _word(_likeliest(position)):
+            return position, listed[place + 1] if place + 1 < len(listed) else {}
+    return {}, {}
+
+
+def _likeliest(position: Position) -> str:
+    return max(position, key=position.__getitem__, default="")
 
 
 def _mass(position: Position, word: str) -> float | None:
-    logs = [lp for token, lp in position.items() if token.strip(_DRESS).casefold() == word.casefold()]
-    if not logs:
-        return None
-    top = max(logs)
-    return top + math.log(sum(math.exp(lp - top) for lp in logs))
+    logs = [lp for token, lp in position.items() if _word(token) == word.casefold()]
+    return math.log(sum(map(math.exp, logs))) if logs else None
+
+
+def _word(token: str) -> str:
+    return unicodedata.normalize("NFKC", token).strip(_DRESS).casefold()  # full-width letters and digits are the same
