@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 from typing import Any, Literal, get_args
 
 from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError
-from tpo_core.rewards.base import RewardModel
-from tpo_core.rewards.fanout import Mutex, aeach, each
+from tpo_core.rewards.base import RewardModel, prompt_key
+from tpo_core.rewards.fanout import Mutex, aeach, each, is_control_flow
 from tpo_core.rewards.function import as_reward
+from tpo_core.rewards.shapes import is_number
 from tpo_core.trajectory import Usage
 
 __all__ = ["EnsembleReward"]
 
+logger = logging.getLogger(__name__)
+
 How = Literal["mean", "min", "weighted", "lcb"]
 
-_PROMPTS = 4096  # prompts whose scales are remembered; a few floats each
-_Scale = tuple[float, float]
+_PROMPTS = 2**16  # prompts whose scales are remembered, more than a batch has in flight; a few floats each
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Where one member's scores of one prompt lie."""
+
+    mean: float
+    deviation: float | None = None
+    """None while all scores were equal: each is 0 then, whatever the deviation will be."""
+    seen: int = 0
+    """How many equal scores there were."""
+
+    def after(self, scores: Sequence[float]) -> _Scale:
+        """Return the scale once these were seen, too: a deviation that was found stays."""
+        if self.deviation is not None:
+            return self
+        spread = pstdev([self.mean] * self.seen + list(scores))
+        some = spread > 1e-9 * abs(self.mean)  # below that it is rounding, which is no spread
+        return replace(self, deviation=spread if some else None, seen=self.seen + len(scores))
+
+    def z(self, score: float) -> float:
+        """Return a score's distance from the mean in deviations."""
+        return (score - self.mean) / (self.deviation or 1.0)
 
 
 class EnsembleReward(RewardModel):
@@ -41,6 +68,8 @@ class EnsembleReward(RewardModel):
         weights: For ``weighted``: one per model, not negative; only their ratios matter.
         k: For ``lcb``, at least 0.
         normalize: Whether to z-score. False for members that share one scale.
+        scales: The mean and the standard deviation of each member's scores of typical answers, to z-score by instead of
+            each prompt's own.
         name: How errors and feedback keys call it.
 
     Raises:
@@ -62,24 +91,27 @@ class EnsembleReward(RewardModel):
         weights: Sequence[float] | None = None,
         k: float = 1.0,
         normalize: bool = True,
+        scales: Sequence[tuple[float, float]] | None = None,
         name: str | None = None,
     ) -> None:
         if isinstance(models, str) or not isinstance(models, Sequence) or len(models) < 2:
             raise InvalidInputError(f"models must be a list of at least two reward models, not {models!r:.80}")
         if how not in get_args(How):
             raise InvalidInputError(f"how must be one of {', '.join(get_args(How))}, not {how!r}")
-        if not k >= 0:
-            raise InvalidInputError(f"k must be at least 0, not {k}")
+        if not (is_number(k) and k >= 0):
+            raise InvalidInputError(f"k must be a number of at least 0, not {k!r}")
         self.models = tuple(as_reward(m) for m in models)
         self.how = how
         self.k = k
         self.normalize = normalize
         self.weights = _weights(weights, len(models), how)
+        self._fixed = _fixed(scales, len(models), normalize)
         self.names = _distinct_names([m.name for m in self.models])
         self.name = name or f"{how}({', '.join(self.names)})"
         self.merges = any(m.merges for m in self.models)  # type: ignore[misc]  # as its members would have it
-        self._scales: OrderedDict[str, tuple[_Scale, ...]] = OrderedDict()
+        self._scales: OrderedDict[bytes, tuple[_Scale, ...]] = OrderedDict()
         self._lock = Mutex()
+        self._warned = False
 
     def score_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
         """Score with every member at once; see ``RewardModel``."""
@@ -95,44 +127,48 @@ class EnsembleReward(RewardModel):
             model.close()
 
     def _combined(self, pairs: Sequence[Pair], results: Sequence[list[Reward] | Exception]) -> list[Reward]:
-        scores: list[list[Reward]] = []
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
-            scores.append(result)
-        rows = list(zip(*scores, strict=True))  # one row per response, a score per member
-        groups: dict[str, list[int]] = {}
+        errors = [r for r in results if isinstance(r, Exception)]
+        if errors:
+            raise next((e for e in errors if is_control_flow(e)), errors[0])
+        rows = list(zip(*(r for r in results if not isinstance(r, Exception)), strict=True))  # a score per member each
+        groups: dict[bytes, list[int]] = {}
         for i, pair in enumerate(pairs):
-            groups.setdefault(pair.prompt if isinstance(pair.prompt, str) else repr(pair.prompt), []).append(i)
+            groups.setdefault(prompt_key(pair.prompt), []).append(i)
         combined: dict[int, Reward] = {}
         for prompt, places in groups.items():
-            scales = self._scale(prompt, [rows[i] for i in places])
+            scales = self._fixed or self._scale(prompt, [rows[i] for i in places])
             combined |= {i: self._reward(rows[i], scales) for i in places}
         return [combined[i] for i in range(len(pairs))]
 
-    def _scale(self, prompt: str, rows: Sequence[tuple[Reward, ...]]) -> tuple[_Scale, ...]:
-        """Return each member's mean and deviation for a prompt: found once, then kept."""
-        if not self.normalize:
-            return ((0.0, 1.0),) * len(self.models)
+    def _scale(self, prompt: bytes, rows: Sequence[tuple[Reward, ...]]) -> Sequence[_Scale]:
+        """Return each member's scale for a prompt: found as soon as its scores differ, then kept."""
+        whole = [row for row in rows if not any(map(math.isnan, row))]
+        scores = list(zip(*whole, strict=True)) or [()] * len(self.models)
         with self._lock:
-            whole = [row for row in rows if not any(map(math.isnan, row))]
-            if prompt not in self._scales:
-                if not whole:
-                    return ((0.0, 1.0),) * len(self.models)  # nothing here gets a reward anyway
-                self._scales[prompt] = tuple(map(_spread, zip(*whole, strict=True)))
-            self._scales.move_to_end(prompt)
-            if len(self._scales) > _PROMPTS:
-                self._scales.popitem(last=False)
-            return self._scales[prompt]
+            if prompt not in self._scales and len(whole) < 2:
+                self._tell()
+            if whole:
+                known = self._scales.get(prompt) or [_Scale(fmean(s)) for s in scores]
+                self._scales[prompt] = tuple(k.after(s) for k, s in zip(known, scores, strict=True))
+                self._scales.move_to_end(prompt)
+                if len(self._scales) > _PROMPTS:
+                    self._scales.popitem(last=False)
+            return self._scales.get(prompt) or _AS_IT_IS * len(self.models)  # where nothing here gets a reward
+
+    def _tell(self) -> None:
+        if not self._warned:
+            logger.warning("%s scored a prompt's first answer alone, which gives 0; a metric needs scales=", self.name)
+        self._warned = True
 
     def _reward(self, row: Sequence[Reward], scales: Sequence[_Scale]) -> Reward:
         named = list(zip(self.names, row, strict=True))
         missing = next((f"{n}: {r.failure}" for n, r in named if math.isnan(r)), None)
-        z = [(r - mean) / deviation for r, (mean, deviation) in zip(row, scales, strict=True)]
+        z = [scale.z(r) for r, scale in zip(row, scales, strict=True)]
+        inner = {f"{n}/{head}": value for n, r in named for head, value in r.heads.items()}
         return Reward(
             math.nan if missing else self._joined(z),
             feedback="\n".join(f"{n}: {r.feedback}" for n, r in named if r.feedback) or None,
-            heads={n: float(r) for n, r in named},
+            heads={n: float(r) for n, r in named} | inner,
             failure=missing,
             truncated=any(r.truncated for r in row),
             usage=sum((r.usage for r in row), Usage()),
@@ -146,9 +182,20 @@ class EnsembleReward(RewardModel):
         return fmean(z) - (self.k * pstdev(z) if self.how == "lcb" else 0.0)
 
 
-def _spread(scores: Sequence[float]) -> _Scale:
-    mean, deviation = fmean(scores), pstdev(scores)
-    return mean, deviation if deviation > 1e-9 * abs(mean) else 1.0  # below that it is rounding, which is no spread
+_AS_IT_IS = (_Scale(0.0, 1.0),)
+
+
+def _fixed(scales: Any, count: int, normalize: bool) -> Sequence[_Scale]:
+    """Return the scales that hold for every prompt; none where each prompt has its own."""
+    if scales is None:
+        return () if normalize else _AS_IT_IS * count
+    if not normalize:
+        raise InvalidInputError("give scales or normalize=False, not both")
+    if len(scales) != count or not all(len(s) == 2 and all(map(is_number, s)) and s[1] > 0 for s in scales):
+        raise InvalidInputError(
+            f"scales must be {count} pairs of a mean and a standard deviation above 0; got {scales!r:.80}"
+        )
+    return [_Scale(float(mean), float(deviation)) for mean, deviation in scales]
 
 
 def _weights(weights: Sequence[float] | None, count: int, how: str) -> tuple[float, ...]:
@@ -156,7 +203,7 @@ def _weights(weights: Sequence[float] | None, count: int, how: str) -> tuple[flo
         raise InvalidInputError("weights go with how='weighted', and with no other")
     if weights is None:
         return ()
-    if len(weights) != count or not all(w >= 0 for w in weights) or not 0 < sum(weights) < math.inf:
+    if len(weights) != count or not all(is_number(w) and w >= 0 for w in weights) or not 0 < sum(weights) < math.inf:
         raise InvalidInputError(f"weights must be {count} numbers, not negative and not all 0; got {list(weights)}")
     return tuple(w / sum(weights) for w in weights)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.base import RewardModel
 from tpo_core.rewards.function import as_reward
+from tpo_core.rewards.shapes import is_number
 
 __all__ = ["LengthPenalty"]
 
@@ -17,7 +17,8 @@ __all__ = ["LengthPenalty"]
 class LengthPenalty(RewardModel):
     """A reward less a price for every word, or character, beyond a free length.
 
-    The form is ``reward - price * max(0, length - free)``. Words are what white space separates. ``Reward.heads`` holds
+    The form is ``reward - price * max(0, length - free)``. Words are what white space separates; count characters where
+    answers are in a language that is written without spaces. ``Reward.heads`` holds
     the reward before the price (``reward``), the ``length``, and whatever heads the reward has. A response that pays is
     told so in its feedback, so that the critic can ask for a shorter one.
 
@@ -53,12 +54,12 @@ class LengthPenalty(RewardModel):
         if (per_word is None) == (per_character is None):
             raise InvalidInputError("give per_word or per_character, one of them")
         price = per_character if per_word is None else per_word
-        if price is None or not 0 < price < math.inf:
+        if price is None or not (is_number(price) and price > 0):
             raise InvalidInputError(
-                f"{'per_character' if per_word is None else 'per_word'} must be above 0, not {price}"
+                f"{'per_character' if per_word is None else 'per_word'} must be above 0, not {price!r}"
             )
-        if not free >= 0:
-            raise InvalidInputError(f"free must be at least 0, not {free}")
+        if not (is_number(free) and free >= 0):
+            raise InvalidInputError(f"free must be at least 0, not {free!r}")
         self.reward = as_reward(reward)
         self.price = price
         self.free = free

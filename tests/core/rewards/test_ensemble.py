@@ -48,6 +48,33 @@ def test_a_prompts_scale_is_kept_so_that_rounds_compare():
     assert ensemble.score("q", ["a", "d"]) == pytest.approx([0.0, later])
 
 
+def test_equal_scores_get_their_deviation_when_one_differs_and_those_given_stay_right():
+    percent = table("percent", a=0.0, b=0.0, c=0.0, d=100.0)  # whether it cites: none of the first does
+    ensemble = EnsembleReward([percent, table("taste", a=1.0, b=3.0, c=1.0, d=1.0)])
+    assert ensemble.score("q", ["a", "b"]) == pytest.approx([-0.5, 0.5])
+    cites = (100 / statistics.pstdev([0, 0, 0, 100]) - 1) / 2  # not 100 deviations of 1, beside which taste is nothing
+    assert ensemble.score("q", ["c", "d"]) == pytest.approx([-0.5, cites])
+    assert ensemble.score("q", ["a", "b", "d"]) == pytest.approx([-0.5, 0.5, cites])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.lists(st.integers(-3, 3), min_size=1, max_size=3), min_size=1, max_size=5))
+def test_a_response_has_one_reward_in_whichever_round_it_is_scored(rounds):
+    member = FunctionReward(lambda prompt, response: float(response.split(":")[1]), name="one")
+    texts = [[f"{n}.{i}:{v}" for i, v in enumerate(values)] for n, values in enumerate(rounds)]
+    ensemble = EnsembleReward([member, FunctionReward(lambda p, r: -(float(r.split(":")[1]) ** 2), name="two")])
+    given = [r for batch in texts for r in ensemble.score("q", batch)]
+    assert ensemble.score("q", [t for batch in texts for t in batch]) == pytest.approx(given)
+
+
+def test_given_scales_make_each_score_stand_for_itself(caplog):
+    ensemble = EnsembleReward([ONE, TWO], scales=[(2.0, 1.0), (200.0, 100.0)])
+    assert ensemble.score("q", ["a"]) == [0.0] and ensemble.score("q", ["d"]) == [3.0]
+    assert not caplog.records
+    assert EnsembleReward([ONE, TWO]).score("q", ["d"]) == [0.0]
+    assert "scales=" in caplog.text
+
+
 def test_each_prompt_has_its_own_scale():
     ensemble = EnsembleReward([ONE, TWO])
     mixed = ensemble.score(["p", "q", "p", "q"], ["a", "b", "c", "d"])
@@ -89,6 +116,12 @@ def test_usage_feedback_and_truncation_come_along():
     assert set(reward.heads) == {"x#1", "x#2"}
 
 
+def test_the_heads_of_a_member_come_along():
+    priced = LengthPenalty(ONE, per_word=1.0, name="priced")
+    (reward,) = EnsembleReward([priced, TWO], normalize=False).score("q", ["a"])
+    assert reward.heads == {"priced": 0.0, "two": 300.0, "priced/reward": 1.0, "priced/length": 1.0}
+
+
 def test_ensembles_nest_and_take_anything_that_is_a_reward():
     inner = EnsembleReward([ONE, TWO], normalize=False)
     outer = EnsembleReward([inner, LengthPenalty(ONE, per_word=1.0)], normalize=False)
@@ -119,7 +152,13 @@ def test_pessimism_never_exceeds_the_mean(scores, k):
         ([ONE, TWO], {"how": "weighted"}, "weights go with"),
         ([ONE, TWO], {"how": "weighted", "weights": [1]}, "weights must be 2"),
         ([ONE, TWO], {"how": "weighted", "weights": [0, 0]}, "weights must be 2"),
+        ([ONE, TWO], {"how": "weighted", "weights": ["1", 1]}, "weights must be 2"),
         ([ONE, TWO], {"k": -1}, "k must be"),
+        ([ONE, TWO], {"k": math.inf}, "k must be"),
+        ([ONE, TWO], {"k": "1"}, "k must be"),
+        ([ONE, TWO], {"scales": [(0.0, 1.0)]}, "scales must be 2"),
+        ([ONE, TWO], {"scales": [(0.0, 1.0), (0.0, 0.0)]}, "scales must be 2"),
+        ([ONE, TWO], {"scales": [(0.0, 1.0)] * 2, "normalize": False}, "not both"),
     ],
 )
 def test_bad_ensembles_are_refused_by_name(models, chosen, message):
@@ -149,6 +188,8 @@ def test_a_missing_reward_stays_missing_under_a_penalty():
         ({"per_word": 1.0, "per_character": 1.0}, "one of them"),
         ({"per_word": 0.0}, "per_word must be above 0"),
         ({"per_character": -1.0}, "per_character must be above 0"),
+        ({"per_word": "1"}, "per_word must be above 0"),
+        ({"per_word": math.nan}, "per_word must be above 0"),
         ({"per_word": 1.0, "free": -1}, "free"),
     ],
 )
