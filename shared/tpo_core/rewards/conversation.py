@@ -124,7 +124,7 @@ class Conversations:
         bos = self._tokenizer.bos_token
         if self._family.bos == "one" and bos:
             before = before.removeprefix(bos)
-        return before, after.rstrip() if self._family.trim_end else after
+        return before, after
 
     def _render(self, messages: Sequence[Mapping[str, Any]], response: str) -> str:
         import jinja2
@@ -136,7 +136,7 @@ class Conversations:
                 add_generation_prompt=False,
                 date_string=_DATE,
             )
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, TypeError, ValueError, AttributeError, KeyError) as error:
             raise InvalidInputError(f"the chat template of {self._name} refuses this conversation: {error}") from error
         return text
 

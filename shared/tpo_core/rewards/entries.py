@@ -95,8 +95,6 @@ class Family:
     """A config attribute with the id of a token that must end the tokens."""
     system: str | None = None
     """The system prompt, maybe an empty one, of conversations that have none; None leaves that to the template."""
-    trim_end: bool = False
-    """Whether the white space that the template writes after the last turn is left out."""
     proof: str = ""
     """What the tests compare it with."""
     refused: str = ""

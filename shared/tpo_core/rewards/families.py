@@ -139,13 +139,12 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         name="WorldPM",
-        pattern=r"WorldPM",
+        pattern=r"WorldPM|Qwen2-Math-RM",
         source="https://huggingface.co/Qwen/WorldPM-72B",
-        score="the output of its two-layer head at the last `<|im_end|>`, with an empty system prompt",
+        score="the output of its two-layer head at the template's last token, with an empty system prompt",
         head=Mlp(),
         model_type="qwen2",
         system="",
-        trim_end=True,
         proof="a two-layer head on the last token; tiny Qwen2, ChatML template",
     ),
     Family(

@@ -78,10 +78,10 @@ class HFRewardModel(RewardModel):
         if on_long not in ("error", "middle"):
             raise InvalidInputError(f"on_long {on_long!r} is not known; give 'error' or 'middle'")
         for name, number in (("max_tokens", max_tokens), ("max_batch_tokens", max_batch_tokens)):
-            if number is not None and number < 1:
-                raise InvalidInputError(f"{name} must be at least 1, not {number}")
-        if max_prefix_bytes < 0:
-            raise InvalidInputError(f"max_prefix_bytes must not be negative, but is {max_prefix_bytes}")
+            if number is not None and (not isinstance(number, int) or number < 1):
+                raise InvalidInputError(f"{name} must be a number of tokens, at least 1, not {number!r}")
+        if not isinstance(max_prefix_bytes, int) or max_prefix_bytes < 0:
+            raise InvalidInputError(f"max_prefix_bytes must be a number of bytes, at least 0, not {max_prefix_bytes!r}")
         self.name = str(model)
         self.family = _family(family, self.name, steps)
         if self.family.refused:

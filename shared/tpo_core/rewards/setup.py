@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.checkpoint import Source, choose_device, choose_dtype
 from tpo_core.rewards.conversation import Conversations
 from tpo_core.rewards.scoring import Scorer, choose_forward
@@ -57,7 +58,7 @@ class Setup:
             tokenizer,
             source.family,
             name=source.name,
-            max_tokens=chosen.max_tokens or _longest(config, tokenizer),
+            max_tokens=_longest(config, tokenizer, chosen.max_tokens, source.name),
             on_long=chosen.on_long,
             end=end,
             keep_thinking=chosen.keep_thinking,
@@ -68,7 +69,16 @@ class Setup:
         return Scorer(loaded, conversations, forward, stopped)
 
 
-def _longest(config: Any, tokenizer: Any) -> int:
-    """Return the tokens a conversation may have by the config and the tokenizer; each may say nothing."""
-    known = [getattr(config, "max_position_embeddings", None), getattr(tokenizer, "model_max_length", None)]
+def _longest(config: Any, tokenizer: Any, asked: int | None, name: str) -> int:
+    """Return the tokens a conversation may have: as asked, or by the config and the tokenizer; each may say nothing.
+
+    Raises:
+        InvalidInputError: More are asked for than the model has positions.
+    """
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if asked is not None:
+        if positions and asked > positions:
+            raise InvalidInputError(f"max_tokens {asked} is more than the {positions} positions that {name} has")
+        return asked
+    known = [positions, getattr(tokenizer, "model_max_length", None)]
     return min((int(n) for n in known if n), default=2**31)

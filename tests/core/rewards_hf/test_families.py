@@ -178,7 +178,7 @@ def test_heads_of_two_layers_are_read_from_the_checkpoint(
     want = []
     for response in RESPONSES:
         text = tokenizer_of(path).apply_chat_template([*system, *chat(response)], tokenize=False)
-        states = last_states(path, text.rstrip(), special=False, kind=kind)
+        states = last_states(path, text, special=False, kind=kind)
         want.append(head(states[-1]).item())
     assert_close(HFRewardModel(str(path)).score(PROMPT, RESPONSES), want)
 
@@ -530,6 +530,7 @@ def test_names_lead_to_their_families() -> None:
         "Ray2333/GRM-Llama3-8B-rewardmodel-ft": "sequence classifier",
         "internlm/internlm2-1_8b-reward": "InternLM2-Reward",
         "Qwen/WorldPM-72B-RLHFLow": "WorldPM",
+        "Qwen/Qwen2-Math-RM-72B": "WorldPM",
         "Qwen/Qwen2.5-Math-PRM-7B": "Qwen2.5-Math-PRM",
         "nvidia/Llama-3.1-Nemotron-70B-Reward-HF": "Nemotron-Reward",
         "nvidia/Qwen-3-Nemotron-32B-Reward": "sequence classifier",

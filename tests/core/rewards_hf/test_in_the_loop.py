@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import dspy
 import pytest
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.runnables import RunnableLambda
 
+import tpo_dspy
 from tpo_core import TPOConfig, Trajectory, run, run_many
 from tpo_core.rewards import HFRewardModel
 from tpo_core.testing import ScriptedPolicy, SimulatedPolicy
+from tpo_langchain import RunnableTPO
 
 Build = Callable[..., Path]
 
@@ -45,3 +50,21 @@ def test_many_runs_together_score_as_each_alone(build: Build) -> None:
         scored = [c for c in trajectory.candidates if c.reward is not None]
         want = lone.score([trajectory.query] * len(scored), [c.response for c in scored])
         assert [c.reward for c in scored] == pytest.approx(want, abs=1e-4)
+
+
+def test_both_faces_say_which_prompts_were_cut(build: Build) -> None:
+    reward = HFRewardModel(str(build("someone")), max_tokens=120, on_long="middle")
+    answers = iter(["Paris", "Lyon"] * 2)
+
+    class Says(dspy.Module):
+        def forward(self, question: str) -> dspy.Prediction:
+            return dspy.Prediction(answer=next(answers))
+
+    refined = tpo_dspy.TPO(Says(), reward, width=2, mode="bon", fields=["answer"])
+    says = RunnableLambda(lambda question: next(answers))
+    chain = RunnableTPO(
+        says, reward=reward, llm=FakeListChatModel(responses=["no"]), width=2, mode="bon", return_trajectory=True
+    )
+    question = "What is the capital? " * 40
+    for trajectory in (refined(question=question).trajectory, chain.invoke(question)):
+        assert [c.truncated for c in trajectory.candidates if c.reward is not None] == [True, True]

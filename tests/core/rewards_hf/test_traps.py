@@ -196,6 +196,13 @@ def test_system_prompt_and_every_turn_are_scored(build: Build) -> None:
         encode(path, [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "Paris")
 
 
+def test_a_template_that_cannot_write_a_conversation_costs_that_conversation_alone(build: Build) -> None:
+    reward = HFRewardModel(str(build(template="tools")))
+    broken = [{"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": "none"}}]}]
+    good, bad = reward.score(["capital?", broken], ["Paris", "Paris"])
+    assert math.isfinite(good) and math.isnan(bad) and "chat template" in bad.failure
+
+
 def test_a_template_that_refuses_a_conversation_says_so(build: Build) -> None:
     with pytest.raises(InvalidInputError, match="no system role"):
         encode(build(template="strict"), [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}], "r")
@@ -265,8 +272,10 @@ def test_bfloat16_stays_near_float32_and_its_head_is_not_rounded(build: Build) -
         ({"device": "cuda:77"}, "device 'cuda:77' is not there"),
         ({"on_long": "left"}, "on_long 'left'"),
         ({"max_tokens": 0}, "max_tokens must be"),
+        ({"max_tokens": "100"}, "max_tokens must be a number of tokens, at least 1, not '100'"),
+        ({"max_tokens": 5000}, "max_tokens 5000 is more than the 4096 positions"),
         ({"max_batch_tokens": -1}, "max_batch_tokens must be"),
-        ({"max_prefix_bytes": -1}, "max_prefix_bytes must not"),
+        ({"max_prefix_bytes": -1}, "max_prefix_bytes must be"),
     ],
 )
 def test_bad_arguments_are_named(build: Build, argument: dict[str, Any], message: str) -> None:
