@@ -32,14 +32,19 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-o", "--output", default="-", help="where to write; standard output by default")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--model", metavar="NAME", help="a reward model to run here: org/name, or a folder")
-    which.add_argument("--remote", metavar="URL", help="a reward model on a server")
+    which.add_argument(
+        "--remote", metavar="URL", action="append", help="a reward model on a server; again for replicas"
+    )
+    parser.add_argument(
+        "--header", metavar="'NAME: VALUE'", action="append", default=[], help="with --remote: sent with each request"
+    )
     parser.add_argument("--tokenizer", metavar="NAME", help="with --remote: the model's, so that token ids can be sent")
     parser.add_argument("--device", help="cpu, cuda, mps; by default the accelerator there is")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="by default what the device is fast in"
     )
     parser.add_argument("--trust-remote-code", action="store_true", help="run code from the model's repository")
-    parser.add_argument("--batch", type=int, default=64, metavar="N", help="lines per request (64)")
+    parser.add_argument("--batch", type=int, metavar="N", help="lines between two writes (64; 512 with --remote)")
     parser.set_defaults(run=run)
 
 
@@ -50,14 +55,15 @@ def run(args: argparse.Namespace) -> int:
         InvalidInputError: The input is no file, or a line is not what it should be; named before any model is loaded.
         ModelError: The model cannot be loaded or reached.
     """
-    if args.batch < 1:
-        raise InvalidInputError(f"--batch must be at least 1, not {args.batch}")
+    size = (64 if args.remote is None else 512) if args.batch is None else args.batch
+    if size < 1:
+        raise InvalidInputError(f"--batch must be at least 1, not {size}")
     lines, pairs = _read(args.input)
     failed = 0
     with closing(_model(args)) as model, _output(args.output) as file, _progress() as progress:
         bar = progress.add_task("scoring", total=len(pairs))
-        for start in range(0, len(pairs), args.batch):
-            here = slice(start, start + args.batch)
+        for start in range(0, len(pairs), size):
+            here = slice(start, start + size)
             rewards = _score(model, pairs[here])
             for line, reward in zip(lines[here], rewards, strict=True):
                 file.write(json.dumps({**line, **_columns(reward)}, ensure_ascii=False) + "\n")
@@ -102,12 +108,22 @@ def _model(args: argparse.Namespace) -> RewardModel:
     if args.remote is not None:
         from tpo_core.rewards.remote import RemoteRewardModel
 
-        return RemoteRewardModel(args.remote, tokenizer=args.tokenizer)
+        headers = dict(_header(header) for header in args.header)
+        model = RemoteRewardModel(args.remote, tokenizer=args.tokenizer, headers=headers)
+        model.selftest()  # rather than null for every line of a file
+        return model
     from tpo_core.rewards.hf import HFRewardModel
 
     return HFRewardModel(
         args.model, device=args.device, dtype=args.dtype, trust_remote_code=args.trust_remote_code, on_long="error"
     )
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise InvalidInputError("--header must be of the form 'NAME: VALUE'")
+    return name.strip(), value.strip()
 
 
 def _score(model: RewardModel, pairs: Sequence[Pair]) -> list[Reward]:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from tpo_core.rewards.replica import Replica, TransientError
+from tpo_core.rewards.exchange import Line, TransientError
+from tpo_core.rewards.replica import Replica
 from tpo_core.rewards.servers import Server
+
+if TYPE_CHECKING:
+    import tenacity
 
 __all__ = ["Fleet"]
 
 T = TypeVar("T")
 
+_LONGEST = 30.0  # seconds between two tries, where the server does not ask for more
+
 
 class Fleet:
-    """Connections to some servers of one model. It lives in one event loop."""
+    """Connections to some servers of one model. They belong to the event loop that runs when they are first used."""
 
     def __init__(
         self,
@@ -37,48 +45,69 @@ class Fleet:
         self._backoff = backoff
         self._headers = headers
         self._replicas: list[Replica] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __getstate__(self) -> dict[str, object]:
         """Leave the connections behind."""
-        return {**vars(self), "_replicas": []}
+        return {**vars(self), "_replicas": [], "_loop": None}
 
     def replicas(self) -> list[Replica]:
-        """Return the replicas, connected."""
-        if not self._replicas:
-            import httpx
-
-            limits = httpx.Limits(max_connections=self._connections)
-            patience = httpx.Timeout(self._timeout, pool=None)  # waiting for a turn is not the server's slowness
-            clients = [httpx.AsyncClient(limits=limits, timeout=patience, headers=self._headers) for _ in self._urls]
-            self._replicas = [
-                Replica(url, client, self._server, self._model) for url, client in zip(self._urls, clients, strict=True)
+        """Return the replicas; new ones in another event loop than the last, such as a forked process has."""
+        loop = asyncio.get_running_loop()
+        if not self._replicas or self._loop is not loop:
+            self._loop = loop
+            lines = [
+                Line(url, headers=self._headers, timeout=self._timeout, connections=self._connections)
+                for url in self._urls
             ]
+            self._replicas = [Replica(line, self._server, self._model) for line in lines]
         return self._replicas
 
     async def trying(self, call: Callable[[Replica], Awaitable[T]]) -> T:
-        """Call with the least busy replica, again with another while the failure may pass.
+        """Call with the least busy replica that is well, again with another while the failure may pass.
 
         Raises:
             TransientError: The last try failed, too.
         """
         import tenacity
 
-        tried: dict[str, int] = {}
+        tried: Counter[Replica] = Counter()
         async for attempt in tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(TransientError),
             stop=tenacity.stop_after_attempt(self._retries + 1),
-            wait=tenacity.wait_random_exponential(multiplier=self._backoff, max=30),
+            wait=self._pause,
             reraise=True,
         ):
             with attempt:
-                replica = min(self.replicas(), key=lambda r: (tried.get(r.url, 0), r.in_flight))
-                tried[replica.url] = tried.get(replica.url, 0) + 1
-                with replica.busy():
-                    return await call(replica)
+                replica = min(self.replicas(), key=lambda r: (r.rests(), tried[r], r.in_flight))
+                tried[replica] += 1
+                return await self._call(replica, call)
         raise AssertionError("unreachable")
 
+    async def _call(self, replica: Replica, call: Callable[[Replica], Awaitable[T]]) -> T:
+        with replica.busy():
+            try:
+                found = await call(replica)
+            except TransientError as error:
+                replica.note(failed=True, after=None if error.after is None else min(error.after, self._timeout))
+                raise
+        replica.note(failed=False)
+        return found
+
+    def _pause(self, state: tenacity.RetryCallState) -> float:
+        """Return the seconds before the next try: none where a replica is well, else what the server asked for."""
+        import tenacity
+
+        if not all(replica.rests() for replica in self.replicas()):
+            return 0.0
+        error = state.outcome.exception() if state.outcome is not None else None
+        if isinstance(error, TransientError) and error.after is not None:
+            return min(error.after, self._timeout)
+        return float(tenacity.wait_random_exponential(multiplier=self._backoff, max=_LONGEST)(state))
+
     async def disconnect(self) -> None:
-        """Close all connections."""
-        for replica in self._replicas:
-            await replica.client.aclose()
-        self._replicas = []
+        """Close all connections of this event loop."""
+        replicas, self._replicas = self._replicas, []
+        if self._loop is asyncio.get_running_loop():
+            for replica in replicas:
+                await replica.line.close()

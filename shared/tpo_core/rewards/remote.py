@@ -4,46 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError, UnsupportedError
 from tpo_core.rewards.base import RewardModel
+from tpo_core.rewards.exchange import AnswerError, public
 from tpo_core.rewards.fanout import Portal, aeach, settle
 from tpo_core.rewards.fleet import Fleet
-from tpo_core.rewards.replica import Replica, check_alike, check_scores
-from tpo_core.rewards.servers import SERVERS, Form, Item, Server, server_named
+from tpo_core.rewards.remote_settings import check_headers, check_numbers, check_urls, chosen_server
+from tpo_core.rewards.replica import Replica
+from tpo_core.rewards.selftest import PROBES, SelfTest, check_alike, check_scores
+from tpo_core.rewards.servers import Form, Item, Server
 from tpo_core.rewards.wire import Wire
 
 __all__ = ["RemoteRewardModel", "SelfTest"]
 
-_GOOD = Pair("What is the capital of France?", "The capital of France is Paris, on the river Seine.")
-_BAD = Pair("What is the capital of France?", "asdf qwer zxcv")
-# Unlike enough that raw rewards differ, and do not all fall between 0 and 1.
-_PROBES = (
-    _GOOD,
-    _BAD,
-    Pair("How long do I boil an egg?", "Six minutes in boiling water for a soft yolk, ten for a hard one."),
-    Pair("How long do I boil an egg?", "Go away, you idiot."),
-)
-
-
-@dataclass(frozen=True)
-class SelfTest:
-    """What one replica showed."""
-
-    url: str
-    server: str
-    """Its kind; see ``tpo_core.rewards.servers``."""
-    model: str
-    scores: tuple[float, ...]
-    """Of a good and a bad answer to one question, then to another."""
-
-    @property
-    def prefers_good(self) -> bool:
-        """Say whether both good answers beat the bad ones: false for most models that are no reward models."""
-        return self.scores[0] > self.scores[1] and self.scores[2] > self.scores[3]
+_DIVIDE = {400, 413, 422, 424}  # refusals for which one item, or their number, may be to blame
 
 
 class RemoteRewardModel(RewardModel):
@@ -108,24 +85,26 @@ class RemoteRewardModel(RewardModel):
         headers: Mapping[str, str] | None = None,
         name: str | None = None,
     ) -> None:
-        urls = _urls(url)
-        _at_least(1, batch_size=batch_size, workers=workers)
-        _at_least(0, retries=retries, backoff=backoff, timeout=timeout)
-        self.name = name or model or urls[0]
+        urls = check_urls(url)
+        check_numbers(1, batch_size=batch_size, workers=workers)
+        check_numbers(0, retries=retries, backoff=backoff)
+        check_numbers(0.001, timeout=timeout)
+        self.name = name or model or public(urls[0])
         self._wire = Wire(tokenizer, text, model=model, max_tokens=max_tokens, on_long=on_long)
+        self._limited = max_tokens is not None
         self._label = label
         self._raw = raw and request is None
         self._batch_size = batch_size
         self._workers = workers
         self._fleet = Fleet(
             urls,
-            server=_chosen(server, request, parse),
+            server=chosen_server(server, request, parse),
             model=model,
             connections=workers,
             timeout=timeout,
             retries=retries,
             backoff=backoff,
-            headers=dict(headers or {}),
+            headers=check_headers(headers),
         )
         self._portal = Portal()
 
@@ -143,69 +122,96 @@ class RemoteRewardModel(RewardModel):
 
         Raises:
             UnsupportedError: One squashes scores or scores all answers alike, or two differ.
-        RewardError: One cannot be reached.
+            RewardError: One cannot be reached.
         """
         return self._portal.run(self._test_all())
 
     def close(self) -> None:
-        """Close all connections; the next score opens new ones."""
-        self._portal.run(self._fleet.disconnect())
+        """Close all connections once the calls of other threads have ended; the next score opens new ones."""
+        self._portal.run(self._leave())
         self._portal.close()
+
+    async def _leave(self) -> None:
+        while calls := asyncio.all_tasks() - {asyncio.current_task()}:  # of other threads: they get their scores
+            await asyncio.wait(calls)
+        await self._fleet.disconnect()
 
     async def _test_all(self) -> list[SelfTest]:
         found = [await self._test(replica) for replica in self._fleet.replicas()]
-        check_alike(self._fleet.replicas())
+        check_alike(found)
+        for replica in self._fleet.replicas():
+            replica.ready = True
         return found
 
     async def _score(self, pairs: Sequence[Pair]) -> list[Reward]:
         """Score in the portal's loop: write each pair for the wire, cut into requests, send, put back in order."""
-        written = await asyncio.to_thread(self._wire.items, pairs)
-        items = {i: w for i, w in enumerate(written) if isinstance(w, Item)}
-        found: dict[int, Reward | Exception] = {i: w for i, w in enumerate(written) if isinstance(w, Exception)}
-        if items:
-            server = await self._fleet.trying(lambda replica: replica.recognise())
-            form = _form(server, next(iter(items.values())), self.name)
-            batches = server.batches(items, form, self._batch_size)
+        written: Sequence[Item | Exception] = await asyncio.to_thread(self._wire.items, pairs)
+        found: dict[int, Reward | Exception] = {}
+        if any(isinstance(w, Item) for w in written):
+            replica = await self._fleet.trying(self._ready)
+            form, written = await self._formed(replica.kind, written)
+            items = {i: w for i, w in enumerate(written) if isinstance(w, Item)}
+            batches = replica.batches(items, form, self._batch_size)
             answers = await aeach(lambda b: self._send(form, [items[i] for i in b]), batches, self._workers)
             for batch, answer in zip(batches, answers, strict=True):
                 each = [answer] * len(batch) if isinstance(answer, Exception) else answer
                 found |= dict(zip(batch, each, strict=True))
-        return settle([found[i] for i in range(len(pairs))], self.name)
+        refused = {i: w for i, w in enumerate(written) if isinstance(w, Exception)}
+        return settle([(found | refused)[i] for i in range(len(pairs))], self.name)
 
-    async def _send(self, form: Form, items: Sequence[Item]) -> list[Reward]:
+    async def _formed(
+        self, server: Server, written: Sequence[Item | Exception]
+    ) -> tuple[Form, Sequence[Item | Exception]]:
+        """Bring items into the form that is sent; one that cannot be becomes an error."""
+        form = _form(server, next(w for w in written if isinstance(w, Item)), self.name)
+        if server.cuts and not self._limited:
+            written = [_uncut(server, w) if isinstance(w, Item) else w for w in written]
+        return form, await asyncio.to_thread(self._wire.spelled, written) if form == "text" else written
+
+    async def _send(self, form: Form, items: Sequence[Item]) -> list[Reward | Exception]:
+        """Send one request; when it is refused, halves of it, so that one item costs only itself."""
+
         async def once(replica: Replica) -> list[list[float]]:
-            await self._prepare(replica)
+            await replica.prepared(self._prepare)
             return await replica.scores(form, items)
 
-        numbers = await self._fleet.trying(once)
+        try:
+            numbers = await self._fleet.trying(once)
+        except AnswerError as error:
+            if error.status not in _DIVIDE or len(items) == 1:
+                return [error] * len(items)
+            half = len(items) // 2
+            return [*await self._send(form, items[:half]), *await self._send(form, items[half:])]
         return [self._reward(n, item) for n, item in zip(numbers, items, strict=True)]
 
+    async def _ready(self, replica: Replica) -> Replica:
+        await replica.prepared(self._prepare)
+        return replica
+
     async def _prepare(self, replica: Replica) -> None:
-        async with replica.setup:
-            if not replica.ready:
-                if self._raw:
-                    await self._test(replica)
-                    check_alike(self._fleet.replicas())
-                await replica.recognise()
-                replica.ready = True
+        await replica.recognise()
+        if self._raw:
+            await self._test(replica)
+            check_alike([r.shown for r in self._fleet.replicas() if r.shown is not None])
 
     async def _test(self, replica: Replica) -> SelfTest:
         server = await replica.recognise()
+        form, written = await self._formed(server, await asyncio.to_thread(self._wire.items, PROBES))
         items: dict[int, Item] = {}
-        for i, written in enumerate(await asyncio.to_thread(self._wire.items, _PROBES)):
-            if isinstance(written, Exception):
-                raise written
-            items[i] = written
+        for i, item in enumerate(written):
+            if isinstance(item, Exception):
+                raise item
+            items[i] = item
         scores: dict[int, float] = {}
-        form = _form(server, items[0], self.name)
-        for batch in server.batches(items, form, self._batch_size):
+        for batch in replica.batches(items, form, self._batch_size):
             numbers = await replica.scores(form, [items[i] for i in batch])
             scores |= {i: float(self._reward(n, items[i])) for i, n in zip(batch, numbers, strict=True)}
-        found = tuple(scores[i] for i in range(len(items)))
+        ordered = tuple(scores[i] for i in range(len(items)))
+        found = SelfTest(replica.line.url, server.name, replica.model or "", ordered)
         if self._raw:
-            check_scores(found, replica.url)
+            check_scores(ordered, found.url)
             replica.shown = found
-        return SelfTest(replica.url, server.name, replica.model or "", found)
+        return found
 
     def _reward(self, numbers: Sequence[float], item: Item) -> Reward:
         if len(numbers) == 1 and self._label is None:
@@ -228,36 +234,10 @@ def _form(server: Server, item: Item, name: str) -> Form:
     return form
 
 
-def _chosen(server: str, request: Any, parse: Any) -> Server | None:
-    """Return the server that was named, None for one to be found out."""
-    if (request is None) != (parse is None):
-        raise InvalidInputError(
-            "request and parse go together: one writes what your endpoint takes, one reads its answer"
-        )
-    if request is not None:
-        return Server(
-            name="json",
-            path="",
-            forms=("messages",),
-            body=lambda model, form, items: request([i.pair for i in items]),
-            read=lambda answer: [[float(score)] for score in parse(answer)],
-        )
-    if server == "auto":
-        return None
-    if (found := server_named(server)) is None:
-        names = ", ".join(repr(s.name) for s in SERVERS)
-        raise InvalidInputError(f"server must be 'auto' or one of {names}, not {server!r}")
-    return found
-
-
-def _urls(url: str | Sequence[str]) -> list[str]:
-    urls = [url] if isinstance(url, str) else list(url)
-    if not urls or not all(isinstance(u, str) and u.startswith(("http://", "https://")) for u in urls):
-        raise InvalidInputError(f"url must be one or several of the form http://host:port, not {url!r:.120}")
-    return [u.rstrip("/") for u in urls]
-
-
-def _at_least(least: int, **values: float) -> None:
-    for name, value in values.items():
-        if not value >= least:
-            raise InvalidInputError(f"{name} must be at least {least}, not {value}")
+def _uncut(server: Server, item: Item) -> Item | Exception:
+    if len(item.ids) <= server.cuts:
+        return item
+    return InvalidInputError(
+        f"the conversation is {len(item.ids)} tokens long, and {server.name} cuts the end of the answer off after "
+        f"{server.cuts} unless it was started with more: give max_tokens=, what it takes"
+    )

@@ -6,10 +6,11 @@
     sglang         /classify      token ids, text                         its /v1/classify always answers 1.0
     sglang-score   /v1/score      token ids (prompt and response apart)
     tei            /predict       a pair of texts                         squashes unless told not to
-    openrlhf       /get_reward    text with the template written out
+    openrlhf       /get_reward    text with the template written out      cuts the end of long texts off
     json           the URL        whatever ``request=`` makes of it
 
-Request and answer forms were read in vLLM 0.33, SGLang 0.5.23, text-embeddings-inference 1.7 and OpenRLHF.
+Recognition, requests, answers and errors were compared with vLLM 0.32, SGLang 0.5.23 and OpenRLHF 0.11 as they run
+(``tests/core/rewards/real_servers.py``), and with the source of text-embeddings-inference 1.9.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ Form = Literal["ids", "text", "messages", "pair"]
 """What a server is sent for one response."""
 
 Numbers: TypeAlias = "list[list[float]]"
+Info: TypeAlias = "Mapping[str, Any]"
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class Item:
     truncated: bool = False
 
     def has(self, form: Form) -> bool:
-        """Say whether this form is at hand."""
-        return bool(self.ids) if form == "ids" else self.text is not None if form == "text" else True
+        """Say whether this form is at hand; token ids can be spelled out."""
+        return form in ("messages", "pair") or bool(self.ids) or (form == "text" and self.text is not None)
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,20 @@ class Server:
     """What it takes, the best first."""
     body: Callable[[str, Form, Sequence[Item]], Any]
     """The request for some items in one form; the first argument is the model's name."""
-    read: Callable[[Any], Numbers]
-    """The numbers of each item out of the answer; a KeyError, TypeError, IndexError or ValueError on another answer."""
-    sign: tuple[str, Callable[[Mapping[str, Any]], bool]] | None = None
-    """What it is recognised by: a path it answers with JSON, and what that JSON holds."""
+    read: Callable[[Any, Info], Numbers]
+    """The numbers of each item out of the answer, given what the server says of itself; a KeyError, TypeError,
+    IndexError or ValueError on another answer."""
+    about: tuple[str, ...] = ()
+    """Where it says what it is, the newest path first."""
+    sign: Callable[[Info], bool] = bool
+    """Whether the JSON object found there is its own."""
+    unfit: Callable[[Info], str] = lambda info: ""
+    """Why it scores nothing, by what it says of itself; empty when it does."""
+    lists_models: bool = False
+    """Whether requests name the model, as ``/v1/models`` does."""
+    cuts: int = 0
+    """How many tokens it keeps of a longer input, unless told otherwise at its start, without saying so; 0 if it
+    refuses such inputs."""
     single: tuple[Form, ...] = ()
     """Forms of which one request takes one item only."""
     by_prompt: bool = False
@@ -137,10 +149,34 @@ def _numbers(value: Any) -> list[float]:
     return [float(v) for v in value]
 
 
-def _read_sglang(answer: Any) -> Numbers:
-    entries = [answer] if isinstance(answer, Mapping) else answer  # one object, not a list, for a single text
+def _read_sglang(answer: Any, info: Info) -> Numbers:
+    entries = [answer] if isinstance(answer, Mapping) else answer  # one object for a text that is in no list
     return [_numbers(e["embedding"]) for e in entries]
 
+
+def _read_tei(answer: Any, info: Info) -> Numbers:
+    """Put the labels of each item, which come with the highest first, in the model's order."""
+    if all(len(labels) == 1 for labels in answer):
+        return [[float(label["score"])] for (label,) in answer]
+    rows = [{str(label["label"]): float(label["score"]) for label in labels} for labels in answer]
+    (kind,) = info["model_type"].values()
+    names = [name for _, name in sorted(kind["id2label"].items(), key=lambda entry: int(entry[0]))]
+    return [[row[name] for name in names] for row in rows]
+
+
+def _is_tei(info: Info) -> bool:
+    return isinstance(info.get("model_type"), Mapping)  # {"reranker": ...} for one label, {"classifier": ...} for more
+
+
+def _unfit_tei(info: Info) -> str:
+    return "serves an embedding model, which gives no rewards" if "embedding" in info.get("model_type", {}) else ""
+
+
+def _unfit_sglang(info: Info) -> str:
+    return "serves a model that writes text; start it with --is-embedding" if info.get("is_generation") is True else ""
+
+
+_SGLANG = ("/model_info", "/get_model_info")
 
 SERVERS: tuple[Server, ...] = (
     Server(
@@ -149,47 +185,59 @@ SERVERS: tuple[Server, ...] = (
         forms=("ids", "text"),
         body=_sglang,
         read=_read_sglang,
-        sign=("/get_model_info", lambda info: "model_path" in info),
+        about=_SGLANG,
+        sign=lambda info: "model_path" in info,
+        unfit=_unfit_sglang,
     ),
     Server(
         name="tei",
         path="/predict",
         forms=("pair",),
         body=_tei,
-        read=lambda answer: [[float(label["score"]) for label in labels] for labels in answer],
-        sign=("/info", lambda info: "model_type" in info),
+        read=_read_tei,
+        about=("/info",),
+        sign=_is_tei,
+        unfit=_unfit_tei,
     ),
     Server(
         name="vllm",
         path="/classify",
         forms=("ids", "text", "messages"),
         body=_vllm,
-        read=lambda answer: [_numbers(e["probs"]) for e in _in_order(answer["data"])],
-        sign=("/version", lambda info: "version" in info),
+        read=lambda answer, info: [_numbers(e["probs"]) for e in _in_order(answer["data"])],
+        about=("/version",),
+        sign=lambda info: "version" in info,
         single=("messages",),
+        lists_models=True,
     ),
     Server(
         name="openrlhf",
         path="/get_reward",
         forms=("text",),
         body=_openrlhf,
-        read=lambda answer: [_numbers(r) for r in answer["rewards"]],
-        sign=("/openapi.json", lambda info: "/get_reward" in info.get("paths", {})),
+        read=lambda answer, info: [_numbers(r) for r in answer["rewards"]],
+        about=("/openapi.json",),
+        sign=lambda info: "/get_reward" in info.get("paths", {}),
+        cuts=2048,
     ),
     Server(
         name="vllm-pooling",
         path="/pooling",
         forms=("ids", "text", "messages"),
         body=_vllm_pooling,
-        read=lambda answer: [_numbers(e["data"]) for e in _in_order(answer["data"])],
+        read=lambda answer, info: [_numbers(e["data"]) for e in _in_order(answer["data"])],
         single=("messages",),
+        lists_models=True,
     ),
     Server(
         name="sglang-score",
         path="/v1/score",
         forms=("ids",),
         body=_sglang_score,
-        read=lambda answer: [_numbers(s) for s in answer["scores"]],
+        read=lambda answer, info: [_numbers(s) for s in answer["scores"]],
+        about=_SGLANG,
+        sign=lambda info: "model_path" in info,
+        unfit=_unfit_sglang,
         by_prompt=True,
     ),
 )

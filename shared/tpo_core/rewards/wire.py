@@ -34,6 +34,8 @@ class Wire:
             raise InvalidInputError(f"on_long must be 'error' or 'middle', not {on_long!r}")
         if max_tokens is not None and tokenizer is None:
             raise InvalidInputError("max_tokens needs tokenizer=, to count with")
+        if on_long == "middle" and max_tokens is None:
+            raise InvalidInputError("on_long='middle' needs max_tokens=, the model's longest input")
         self._tokenizer = tokenizer
         self._text = text
         named = tokenizer if isinstance(tokenizer, str) else getattr(tokenizer, "name_or_path", "")
@@ -51,8 +53,22 @@ class Wire:
             return items
         with self._lock:
             for i, encoded in zip(places, self._loaded().encode([pairs[i] for i in places]), strict=True):
-                items[i] = encoded if isinstance(encoded, Exception) else self._encoded(items[i], encoded)
+                items[i] = encoded if isinstance(encoded, Exception) else _with_ids(items[i], encoded)
         return items
+
+    def spelled(self, items: Sequence[Item | Exception]) -> list[Item | Exception]:
+        """Write token ids out as text, for servers that make the same ids of it again."""
+        with self._lock:
+            return [self._spelled(item) if isinstance(item, Item) and item.text is None else item for item in items]
+
+    def _spelled(self, item: Item) -> Item | Exception:
+        text = self._tokenizer.decode(list(item.ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"]) == item.ids:
+            return replace(item, text=text)
+        return InvalidInputError(
+            "the tokens of this conversation cannot be written as a text that is read as the same tokens (it holds the "
+            "name of a special token, say): use a server that takes token ids, or give text="
+        )
 
     def _plain(self, pair: Pair) -> Item | Exception:
         try:
@@ -64,15 +80,6 @@ class Wire:
             return InvalidInputError("a lone surrogate stands in the text, which no server can take")
         except Exception as error:  # noqa: BLE001  the user's text= costs one pair
             return error
-
-    def _encoded(self, item: Any, encoded: Any) -> Item:
-        text: str | None = item.text
-        if text is None:
-            text = self._tokenizer.decode(
-                list(encoded.ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-            )
-        whole: Item = replace(item, ids=encoded.ids, stem=encoded.stem, text=text, truncated=encoded.truncated)
-        return whole
 
     def _loaded(self) -> Any:
         if self._conversations is None:
@@ -89,6 +96,11 @@ class Wire:
                 on_long=self._on_long,
             )
         return self._conversations
+
+
+def _with_ids(item: Any, encoded: Any) -> Item:
+    whole: Item = replace(item, ids=encoded.ids, stem=encoded.stem, truncated=encoded.truncated)
+    return whole
 
 
 def _load(name: str) -> Any:

@@ -7,8 +7,6 @@ import socket
 import threading
 
 import pytest
-import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from tpo_core.effects import Pair
 from tpo_core.errors import InvalidInputError, ModelError, RewardError, UnsupportedError
@@ -16,19 +14,6 @@ from tpo_core.rewards import RemoteRewardModel, as_reward
 
 QUICK = {"backoff": 0.0, "retries": 2, "timeout": 10.0}
 CHAT = [{"role": "system", "content": "Be terse."}, {"role": "user", "content": "Why?"}]
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    """A byte-level tokenizer that adds a BOS, with a template that writes one, too."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(["<s>", "</s>", *alphabet])}, merges=[]))
-    core.add_special_tokens(["<s>", "</s>"])
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
-    fast.chat_template = "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}</s>{% endfor %}"
-    return fast
 
 
 def ids_of(tokenizer, prompt, response):
@@ -166,11 +151,13 @@ def test_what_may_pass_is_tried_again(fakes, status, kind, data):
     ("status", "kind", "data", "message"),
     [
         (500, HTML, b"<h1>oops</h1>", "with 500: <h1>oops</h1>"),
-        (400, JSON, b'{"error":"too long"}', 'with 400: {"error":"too long"}'),
+        (404, JSON, b'{"error":"gone"}', 'with 404: {"error":"gone"}'),
         (200, HTML, b"<html>login</html>", "with no JSON: <html>login"),
         (200, JSON, b'[[{"score":1.0}]]', "returned 1 rewards for 2 responses"),
         (200, JSON, b'{"error":"x"}', "did not answer as tei does"),
         (200, JSON, b"[]", "returned 0 rewards for 2"),
+        (200, JSON, b"[" * 100_000, "with no JSON"),
+        (200, JSON, b'[[{"score":1%s}],[{"score":2}]]' % (b"0" * 400), "did not answer as tei does"),
     ],
 )
 def test_what_does_not_pass_is_an_error_that_names_the_url_and_the_model_works_afterwards(
@@ -245,7 +232,7 @@ def test_a_replica_that_fails_is_replaced_by_another_and_work_is_spread(fakes):
 def test_replicas_that_disagree_are_an_error(fakes):
     class Shifted(fakes.Tei):
         def post(self, path, body):
-            return [[{"score": labels[0]["score"] + 3.0}] for labels in super().post(path, body)]
+            return [[{"score": labels[0]["score"] + 3.0, "label": "LABEL_0"}] for labels in super().post(path, body)]
 
     with fakes.serving(fakes.Tei()) as (one, _), fakes.serving(Shifted()) as (two, _):
         reward = RemoteRewardModel([one, two], batch_size=1, **QUICK)
@@ -304,6 +291,10 @@ def test_a_million_characters_are_sent_whole(fakes):
         ({"request": json.dumps}, "request and parse"),
         ({"batch_size": 0}, "batch_size"),
         ({"retries": -1}, "retries"),
+        ({"timeout": None}, "timeout"),
+        ({"timeout": 0}, "timeout"),
+        ({"backoff": math.nan}, "backoff"),
+        ({"on_long": "middle"}, "on_long='middle' needs max_tokens="),
         ({"on_long": "cut"}, "on_long"),
         ({"max_tokens": 9}, "max_tokens needs tokenizer="),
     ],

@@ -1,0 +1,172 @@
+"""JSON exchanges with one server: bounded in time and size, and nothing secret in what is said about them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from tpo_core.errors import RewardError
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["AnswerError", "Line", "TransientError", "public"]
+
+_AGAIN = {408, 429, 500, 502, 503, 504}  # answers that another try may change
+_MOST = 64 * 2**20  # bytes of one answer; a score takes a few hundred
+_CONNECT = 10.0  # seconds; a host that is up accepts at once, however long it then computes
+
+
+class TransientError(RewardError):
+    """The server could not answer now; another try, or another replica, may."""
+
+    def __init__(self, message: str, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+        """Seconds the server asked to be left alone for; None when it did not say."""
+
+
+class AnswerError(RewardError):
+    """The server answered, and another try would not change it."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Line:
+    """Connections to one server. It lives in one event loop; nothing else touches it.
+
+    Args:
+        url: The server's, without the path of its endpoints.
+        headers: Sent with each request. Redirects are not followed, since they would take them elsewhere.
+        timeout: Seconds for one exchange as a whole, from connecting to the answer's last byte.
+        connections: Exchanges at once; further ones wait their turn, outside the time.
+    """
+
+    def __init__(self, url: str, *, headers: Mapping[str, str], timeout: float, connections: int) -> None:
+        import httpx
+
+        self.url = public(url)
+        self._parts = urlsplit(url)
+        self._timeout = timeout
+        self._gate = asyncio.Semaphore(connections)
+        self._secrets = [v for v in (*headers.values(), *headers.get("Authorization", "").split()[1:]) if len(v) > 7]
+        limits = httpx.Limits(max_connections=connections)
+        # A proxy of the environment is for other hosts; a transport of one's own leaves it aside.
+        near = httpx.AsyncHTTPTransport(limits=limits) if _is_loopback(self._parts.hostname or "") else None
+        self._client = httpx.AsyncClient(
+            transport=near,
+            limits=limits,
+            timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT)),
+            headers={"Accept-Encoding": "identity", **headers},  # nothing small that unpacks to something huge
+            follow_redirects=False,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Send JSON (or nothing, without a body) and return the JSON of the answer.
+
+        Raises:
+            TransientError: The server is unreachable, slow or overloaded.
+            AnswerError: It refused, redirects, or answered with something else than JSON.
+        """
+        import httpx
+
+        asked = f"{method} {path or '/'}"
+        content = None if body is None else self._written(body)
+        try:
+            async with self._gate:
+                status, headers, data = await asyncio.wait_for(self._exchange(method, path, content), self._timeout)
+        except (asyncio.TimeoutError, httpx.TimeoutException) as error:
+            raise TransientError(f"reward server {self.url} did not answer {asked} in time; see timeout=") from error
+        except (httpx.HTTPError, OSError) as error:
+            raise TransientError(
+                f"reward server {self.url} cannot be reached: {error or type(error).__name__}"
+            ) from error
+        return self._read(asked, status, headers, data)
+
+    def _written(self, body: Any) -> bytes:
+        try:
+            return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        except (TypeError, ValueError) as error:
+            raise RewardError(f"what is to be sent to reward server {self.url} is no JSON: {error}") from error
+
+    async def _exchange(self, method: str, path: str, content: bytes | None) -> tuple[int, httpx.Headers, bytes]:
+        kind = {} if content is None else {"Content-Type": "application/json"}
+        parts = self._parts._replace(path=self._parts.path.rstrip("/") + path) if path else self._parts
+        url = parts.geturl()
+        async with self._client.stream(method, url, content=content, headers=kind) as response:
+            data = bytearray()
+            async for part in response.aiter_bytes():
+                data += part
+                if len(data) > _MOST:
+                    raise AnswerError(
+                        f"reward server {self.url} answered with more than {_MOST >> 20} MiB", response.status_code
+                    )
+            return response.status_code, response.headers, bytes(data)
+
+    def _read(self, asked: str, status: int, headers: httpx.Headers, data: bytes) -> Any:
+        if 300 <= status < 400:
+            raise AnswerError(
+                f"reward server {self.url} redirects {asked} to {self._hidden(headers.get('Location', 'nowhere'))!r}; "
+                "redirects are not followed: give the URL where it ends",
+                status,
+            )
+        if status >= 400:
+            said = f"reward server {self.url} answered {asked} with {status}: {self._said(data)}"
+            if status in _AGAIN:
+                raise TransientError(said, _seconds(headers.get("Retry-After")))
+            raise AnswerError(said + ("; give the key it wants as headers=" if status in (401, 403) else ""), status)
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise AnswerError(
+                f"reward server {self.url} answered {asked} with no JSON: {self._said(data)}", status
+            ) from error
+
+    def _said(self, data: bytes) -> str:
+        return self._hidden(" ".join(data[:1000].decode("utf-8", "replace").split())[:300])
+
+    def _hidden(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+def public(url: str) -> str:
+    """Return a URL without the user, password and query that it may hold."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _seconds(value: str | None) -> float | None:
+    """Read a Retry-After: seconds, or a date; None when there is none that can be read."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            when = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        seconds = (when.replace(tzinfo=when.tzinfo or timezone.utc) - datetime.now(timezone.utc)).total_seconds()
+    return max(seconds, 0.0) if math.isfinite(seconds) else None

@@ -1,0 +1,83 @@
+"""What a reward server must show before its scores are used: raw numbers that tell answers apart."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tpo_core.effects import Pair
+from tpo_core.errors import UnsupportedError
+
+__all__ = ["PROBES", "SelfTest", "check_alike", "check_scores"]
+
+# Unlike enough that raw rewards differ, and do not all fall between 0 and 1.
+PROBES = (
+    Pair("What is the capital of France?", "The capital of France is Paris, on the river Seine."),
+    Pair("What is the capital of France?", "asdf qwer zxcv"),
+    Pair("How long do I boil an egg?", "Six minutes in boiling water for a soft yolk, ten for a hard one."),
+    Pair("How long do I boil an egg?", "Go away, you idiot."),
+)
+"""A good and a bad answer to one question, then to another."""
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What one replica showed."""
+
+    url: str
+    """Where it is, without the user, password and query of its URL."""
+    server: str
+    """Its kind; see ``tpo_core.rewards.servers``."""
+    model: str
+    scores: tuple[float, ...]
+    """Of a good and a bad answer to one question, then to another."""
+
+    @property
+    def prefers_good(self) -> bool:
+        """Say whether both good answers beat the bad ones: false for most models that are no reward models."""
+        return self.scores[0] > self.scores[1] and self.scores[2] > self.scores[3]
+
+
+def check_alike(shown: Sequence[SelfTest]) -> None:
+    """Refuse replicas that score the same answers differently: their rewards are compared with each other.
+
+    A quarter of the spread is let pass: engines and number formats differ by several hundredths of it.
+
+    Raises:
+        UnsupportedError: Two replicas differ by more, or are not of one kind.
+    """
+    for one, other in itertools.pairwise(shown):
+        if one.server != other.server:
+            raise UnsupportedError(
+                f"reward server {one.url} is of the kind {one.server} and {other.url} of {other.server}; "
+                "replicas must serve one model in one way"
+            )
+        apart = max(abs(a - b) for a, b in zip(one.scores, other.scores, strict=True))
+        if apart > (max(one.scores) - min(one.scores)) / 4:
+            raise UnsupportedError(
+                f"reward servers {one.url} and {other.url} score the same answers up to {apart:.3g} apart; "
+                "replicas must serve one model in one way"
+            )
+
+
+def check_scores(scores: Sequence[float], url: str) -> None:
+    """Refuse scores of unlike answers that no raw reward head would give.
+
+    Raises:
+        UnsupportedError: They are squashed to 0..1, all equal, or not finite.
+    """
+    shown = ", ".join(f"{s:.4g}" for s in scores)
+    if not all(math.isfinite(s) for s in scores):
+        raise UnsupportedError(f"reward server {url} failed its self-test: scores that are not finite ({shown})")
+    if len(set(scores)) == 1:
+        raise UnsupportedError(
+            f"reward server {url} failed its self-test: it scores good and bad answers alike ({shown}); "
+            "is this a softmax over one label, or not a reward model?"
+        )
+    if all(0.0 <= s <= 1.0 for s in scores):
+        raise UnsupportedError(
+            f"reward server {url} failed its self-test: it squashes scores to 0..1 ({shown}), where good answers can "
+            "no longer be told apart. Serve raw logits, or give raw=False if the model's own scale is 0..1"
+        )
