@@ -3,6 +3,8 @@
 import asyncio
 import inspect
 import json
+import math
+import re
 import uuid
 from datetime import datetime, timezone
 
@@ -104,6 +106,51 @@ def test_in_gepa_with_score_and_feedback():
     assert any("shorten 'abcdefgh'" in prompt for prompt in asked)  # the reward's words reached the reflection
 
 
+def writes(prompt):
+    """Fill every field that a DSPy prompt asks for."""
+    return "\n".join(f"[[ ## {name} ## ]]\nabc" for name in re.findall(r"`\[\[ ## (\w+) ## \]\]`", prompt))
+
+
+EXAMPLES = [dspy.Example(question=f"Why {n}?").with_inputs("question") for n in range(8)]
+
+
+def test_in_evaluate_with_threads():
+    reward = Brevity()
+    program = dspy.Predict("question -> answer")
+    with dspy.context(lm=lm(writes, "threads")):
+        result = dspy.Evaluate(devset=EXAMPLES, metric=reward, num_threads=4, display_progress=False)(program)
+    assert [score for *_, score in result.results] == [-3.0] * 8
+    assert {pair.prompt for pair in reward.seen} == {example.question for example in EXAMPLES}
+
+
+@pytest.mark.parametrize("optimizer", ["mipro", "simba"])
+def test_in_optimizers_that_search(optimizer):
+    reward = Brevity().as_metric(mean=-3.0)
+    model = lm(writes, optimizer)
+    with dspy.context(lm=model):
+        if optimizer == "simba":
+            simba = dspy.SIMBA(metric=reward, bsize=4, num_candidates=2, max_steps=1, num_threads=2)
+            best = simba.compile(dspy.Predict("question -> answer"), trainset=EXAMPLES, seed=0)
+        else:
+            mipro = dspy.MIPROv2(reward, auto=None, num_candidates=2, prompt_model=model, task_model=model)
+            best = mipro.compile(
+                dspy.Predict("question -> answer"),
+                trainset=EXAMPLES[:4],
+                valset=EXAMPLES[4:],
+                num_trials=2,
+                max_bootstrapped_demos=1,
+                max_labeled_demos=0,
+                minibatch=False,
+            )
+        assert best(question="Why?").answer == "abc"
+    assert len({pair.prompt for pair in reward.reward.seen}) > 4
+
+
+def test_in_gepa_an_unscorable_answer_costs_no_round():
+    told = Brevity()(EXAMPLE, dspy.Prediction(answer=""), [], "self", [])
+    assert "nothing to score" in told.feedback and math.isnan(told.score)
+
+
 def test_in_best_of_n():
     program = dspy.BestOfN(dspy.Predict("question -> answer"), N=3, reward_fn=Brevity(), threshold=-1.0)
     with dspy.context(lm=lm(answers("abc", "ab", "abcd"), "best")):
@@ -175,6 +222,47 @@ def test_as_a_trl_reward_function():
     turns = [[{"role": "assistant", "content": text}] for text in ("ab", "abc")]
     assert reward(prompts=chats, completions=turns, completion_ids=[[1], [2]], trainer_state=None) == [-2.0, -3.0]
     assert reward(prompts=["q", "q"], completions=["ab", "abc"]) == [-2.0, -3.0]
+    assert math.isnan(reward(prompts=["q"], completions=[[{"role": "assistant", "content": None}]])[0])
+    assert reward(prompts=[], completions=[]) == []
+
+
+@pytest.mark.parametrize("conversational", [False, True])
+def test_in_trls_grpo_trainer(conversational, tmp_path):
+    trl = pytest.importorskip("trl", reason="TRL brings datasets and accelerate, which nothing else here needs")
+    import torch
+    from datasets import Dataset
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    torch.set_num_threads(1)
+    letters = Tokenizer(models.WordLevel({c: i for i, c in enumerate(["~", "$", *"abcdWhyuser?: \n"])}, unk_token="~"))
+    letters.pre_tokenizer, letters.decoder = pre_tokenizers.Split("", "isolated"), decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=letters, pad_token="~", eos_token="$", padding_side="left")
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    prompt = [{"role": "user", "content": "Why?"}] if conversational else "Why?"
+    reward = Brevity()
+    trainer = trl.GRPOTrainer(
+        model=LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, **shape)),
+        reward_funcs=[reward, reward.as_metric(mean=-4.0, name="mapped")],
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list([{"prompt": prompt, "gold": "a column of the user's"}] * 4),
+        args=trl.GRPOConfig(
+            output_dir=str(tmp_path),
+            per_device_train_batch_size=4,
+            num_generations=4,
+            max_completion_length=8,
+            max_steps=1,
+            logging_steps=1,
+            report_to=[],
+            use_cpu=True,
+            save_strategy="no",
+            disable_tqdm=True,
+        ),
+    )
+    trainer.train()
+    assert {"rewards/brevity/mean", "rewards/mapped/mean"} <= set(trainer.state.log_history[0])
+    assert len(reward.seen) >= 4 and all(pair.prompt == prompt for pair in reward.seen)
 
 
 async def test_as_a_langchain_runnable():
@@ -211,8 +299,9 @@ def test_hosts_get_zero_to_one_on_request():
     assert metric(EXAMPLE, dspy.Prediction(answer="a")) == pytest.approx(0.7310585786)
     assert 0.0 <= metric(EXAMPLE, dspy.Prediction(answer="a" * 10**6)) < 1e-9
     assert metric(inputs="q", outputs="abc")["metadata"] == {"short": -3, "reward": -3.0}
-    with pytest.raises(InvalidInputError, match="scale"):
-        Brevity().as_metric(scale=0)
+    for settings, message in (({"scale": 0}, "scale"), ({"mean": math.nan}, "mean"), ({"threshold": "1"}, "threshold")):
+        with pytest.raises(InvalidInputError, match=message):
+            Brevity().as_metric(**settings)
 
 
 def test_an_answer_without_a_reward_is_an_error_and_a_missing_one_too():
@@ -236,6 +325,7 @@ def test_scores_are_plain_floats_that_serialise():
         (dspy.Prediction(reasoning="hm", answer="abc"), "abc"),
         (dspy.Prediction(title="t", body=["x"]), 'title: t\n\nbody: ["x"]'),
         ({"output": "abc"}, "abc"),
+        ([{"role": "assistant", "content": None, "tool_calls": [{}]}], ""),
         (AIMessage([{"type": "text", "text": "a"}, {"type": "text", "text": "bc"}]), "abc"),
         ([HumanMessage("Why?"), AIMessage("abc")], "abc"),
         ({"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "abc"}]}, "abc"),
