@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import math
 import sys
 import threading
@@ -20,6 +21,8 @@ from tpo_core.effects import Reward
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 
 __all__ = ["Mutex", "Portal", "aeach", "each", "is_control_flow", "portal", "raise_if_broken", "settle"]
+
+logger = logging.getLogger(__name__)
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -188,7 +191,13 @@ class Portal:
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    loop.run_forever()
+    stopped = False
+    while not stopped:
+        try:
+            loop.run_forever()
+            stopped = True
+        except BaseException:  # an exit or interrupt that a task raised: whoever awaits the task gets it
+            logger.debug("a task ended with an exit or an interrupt", exc_info=True)
     loop.run_until_complete(_wind_up())
     loop.close()
 

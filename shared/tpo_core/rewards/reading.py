@@ -104,7 +104,7 @@ def _message(message: Any) -> dict[str, Any]:
 
 def _text(fields: Mapping[str, Any], name: str, thing: Any) -> str:
     shown = {k: v for k, v in fields.items() if k not in HIDDEN_FIELDS} or dict(fields)
-    if not shown:
+    if all(v is None for v in shown.values()):
         raise InvalidInputError(f"no {name} can be read out of {thing!r:.80}; give as_metric a {name}= picker")
     return render_fields({k: _plain(v) for k, v in shown.items()})
 

@@ -334,6 +334,16 @@ async def test_the_hosts_control_flow_passes_through():
         FunctionReward(leaves).score("q", ["a", "b"])
 
 
+@pytest.mark.parametrize("leaves", [SystemExit, KeyboardInterrupt])
+def test_an_exit_in_an_async_reward_reaches_the_caller_and_the_loop_goes_on(leaves):
+    async def exits(prompt, response):
+        raise leaves
+
+    with pytest.raises(leaves):
+        FunctionReward(exits).score("q", ["a", "b"])
+    assert FunctionReward(async_length).score("q", ["a", "b"]) == [1.0, 1.0]
+
+
 def test_a_batch_of_the_wrong_length_is_an_error_that_names_the_reward():
     def short(prompts, responses):
         return [1.0]

@@ -356,6 +356,7 @@ def test_pickers_replace_the_reading():
     assert found["key"] == "mine" and found["comment"] == "shorten 'ABC'"
 
 
-def test_nothing_to_read_is_an_error_that_offers_a_picker():
+@pytest.mark.parametrize("nothing", [{}, {"answer": None}, dspy.Prediction(), dspy.Prediction(answer=None), None])
+def test_nothing_to_read_is_an_error_that_offers_a_picker(nothing):
     with pytest.raises(InvalidInputError, match="response= picker"):
-        response_of(dspy.Prediction())
+        response_of(nothing)
