@@ -10,7 +10,7 @@ from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError, RewardError
 from tpo_core.rewards.base import RewardModel
 from tpo_core.rewards.fanout import aeach, each, portal, settle
-from tpo_core.rewards.metric import HostMetric
+from tpo_core.rewards.host_metric import HostMetric
 from tpo_core.rewards.shapes import Kind, arguments, as_rewards, find_kind, lift
 
 __all__ = ["FunctionReward", "as_reward"]

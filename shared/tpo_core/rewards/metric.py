@@ -25,7 +25,10 @@ from tpo_core.errors import InvalidInputError, RewardError
 from tpo_core.rewards import reading
 from tpo_core.rewards.shapes import is_number
 
-__all__ = ["HostMetric", "Metric"]
+if TYPE_CHECKING:
+    from tpo_core.rewards.host_metric import HostMetric
+
+__all__ = ["Metric"]
 
 
 class Metric:
@@ -38,6 +41,8 @@ class Metric:
     name: str = ""
     threshold: float | None = None
     """What counts as success where a host asks yes or no (bootstrapping); None answers with the float."""
+    objectives: bool = False
+    """Whether DSPy is answered with the heads, too."""
 
     def score_pairs(self, pairs: Sequence[Pair]) -> list[Reward]:
         """Score pairs; see ``RewardModel``."""
@@ -119,6 +124,7 @@ class Metric:
         scale: float = 1.0,
         prompt: Callable[[Any], Prompt] | None = None,
         response: Callable[[Any], str] | None = None,
+        objectives: bool = False,
         name: str | None = None,
     ) -> HostMetric:
         """Return this reward with settings for hosts.
@@ -130,6 +136,8 @@ class Metric:
             scale: The width of that map, above 0.
             prompt: Reads the prompt out of the host's example, inputs or arguments.
             response: Reads the response out of the host's prediction or outputs.
+            objectives: Answer DSPy with a ``Prediction`` that has the reward's heads as ``objective_scores``, for
+                ``dspy.GEPA(..., gepa_kwargs={"frontier_type": "objective"})``.
             name: The key under which hosts file the scores.
 
         Raises:
@@ -140,8 +148,17 @@ class Metric:
         for argument, number in {"mean": mean, "threshold": threshold}.items():
             if number is not None and not is_number(number):
                 raise InvalidInputError(f"{argument} must be a number, not {number!r}")
+        from tpo_core.rewards.host_metric import HostMetric
+
         return HostMetric(
-            self, threshold=threshold, mean=mean, scale=scale, prompt=prompt, response=response, name=name
+            self,
+            threshold=threshold,
+            mean=mean,
+            scale=scale,
+            prompt=prompt,
+            response=response,
+            objectives=objectives,
+            name=name,
         )
 
     def _metric_ask(
@@ -185,56 +202,9 @@ class Metric:
             return _prediction(score, reward)
         if trace is not None and self.threshold is not None:
             return score >= self.threshold
+        if self.objectives and trace is None:
+            return _prediction(score, reward)
         return score  # a plain float: GEPA takes anything with .feedback for a Prediction
-
-
-class HostMetric(Metric):
-    """A reward with a threshold, a map to 0..1 or pickers of its own; ``Metric.as_metric`` makes it."""
-
-    def __init__(
-        self,
-        reward: Metric,
-        *,
-        threshold: float | None,
-        mean: float | None,
-        scale: float,
-        prompt: Callable[[Any], Prompt] | None,
-        response: Callable[[Any], str] | None,
-        name: str | None,
-    ) -> None:
-        self.reward = reward
-        self.name = name or reward.name
-        self.threshold = threshold
-        self.mean = mean
-        self.scale = scale
-        self._prompt = prompt
-        self._response = response
-
-    def score_pairs(self, pairs: Sequence[Pair]) -> list[Reward]:
-        """Score with the reward behind this."""
-        return self.reward.score_pairs(pairs)
-
-    async def ascore_pairs(self, pairs: Sequence[Pair]) -> list[Reward]:
-        """Score with the reward behind this, without blocking."""
-        return await self.reward.ascore_pairs(pairs)
-
-    def read_prompt(self, inputs: Any, outputs: Any) -> Prompt:
-        """Read the prompt with the picker that was given."""
-        return self._prompt(inputs) if self._prompt else self.reward.read_prompt(inputs, outputs)
-
-    def read_response(self, outputs: Any) -> str:
-        """Read the response with the picker that was given."""
-        return self._response(outputs) if self._response else self.reward.read_response(outputs)
-
-    def for_host(self, reward: float) -> float:
-        """Map a raw reward to 0..1 where a mean was given: the logistic function of its z-score."""
-        if self.mean is None:
-            return float(reward)
-        return 0.5 * (1.0 + math.tanh((reward - self.mean) / (2.0 * self.scale)))  # the logistic, safe from overflow
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> HostMetric:
-        """Stay one object, as the reward does."""
-        return self
 
 
 @dataclass(frozen=True)

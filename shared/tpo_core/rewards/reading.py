@@ -19,7 +19,9 @@ __all__ = ["HIDDEN_FIELDS", "fields_of", "prompt_of", "response_of"]
 HIDDEN_FIELDS = ("reasoning", "rationale", "trajectory", "history")
 """Fields that are not read: how the answer came to be, and DSPy's own conversation record."""
 
-_ROLES = {"human": "user", "ai": "assistant"}  # LangChain's message types in the words of the chat format
+# LangChain's message types in the words of the chat format
+_ROLES = {"human": "user", "ai": "assistant", "HumanMessageChunk": "user", "AIMessageChunk": "assistant"}
+_KNOWN = ("human", "ai", "system", "user", "assistant")
 
 
 def prompt_of(inputs: Any, outputs: Any = None) -> Prompt:
@@ -93,10 +95,13 @@ def _messages(thing: Any) -> list[dict[str, Any]] | None:
 def _message(message: Any) -> dict[str, Any]:
     if isinstance(message, Mapping):
         role, content = message.get("role"), message.get("content", "")
+    elif isinstance(message, (list, tuple)) and len(message) == 2 and message[0] in _KNOWN:
+        role, content = message  # LangChain's short form
     else:
-        role, content = getattr(message, "type", None), getattr(message, "content", "")
+        role = getattr(message, "role", None) or getattr(message, "type", None)
+        content = getattr(message, "content", "")
     if isinstance(content, list):  # content blocks: the text ones are what can be judged
-        content = "".join(b if isinstance(b, str) else str(b.get("text", "")) for b in content)
+        content = "".join(b if isinstance(b, str) else str(b.get("text") or "") for b in content)
     if content is None:  # a message that only calls tools
         content = ""
     return {"role": _ROLES.get(str(role), role), "content": content}

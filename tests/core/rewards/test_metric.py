@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 import dspy
 import pytest
 from dspy.lm15 import Message, Response, Usage
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, HumanMessageChunk
 from langchain_core.runnables import RunnableLambda
 from langsmith import Client, aevaluate, evaluate
 from langsmith.schemas import Example as LangSmithExample
@@ -61,6 +61,7 @@ def answers(*texts):
     return lambda prompt: f"[[ ## answer ## ]]\n{next(turn)}\n\n[[ ## completed ## ]]"
 
 
+CHAT = [{"role": "system", "content": "Be dry."}, {"role": "user", "content": "Why?"}]
 EXAMPLE = dspy.Example(question="Why?", answer="Because.").with_inputs("question")
 
 
@@ -144,6 +145,23 @@ def test_in_optimizers_that_search(optimizer):
             )
         assert best(question="Why?").answer == "abc"
     assert len({pair.prompt for pair in reward.reward.seen}) > 4
+
+
+def test_in_gepa_with_its_heads_as_objectives():
+    def answer(prompt):
+        return json.dumps({"new_instruction": "Be brief."}) if "new_instruction" in prompt else answers("abc")(prompt)
+
+    model = lm(answer, "objectives")
+    with dspy.context(lm=model):
+        best = dspy.GEPA(
+            metric=Brevity().as_metric(objectives=True),
+            reflection_lm=model,
+            max_metric_calls=4,
+            num_threads=1,
+            track_stats=True,
+            gepa_kwargs={"frontier_type": "objective"},
+        ).compile(dspy.Predict("question -> answer"), trainset=[EXAMPLE], valset=[EXAMPLE])
+    assert best.detailed_results.objective_pareto_front == {"short": -3.0}
 
 
 def test_in_gepa_an_unscorable_answer_costs_no_round():
@@ -326,7 +344,7 @@ def test_scores_are_plain_floats_that_serialise():
         (dspy.Prediction(title="t", body=["x"]), 'title: t\n\nbody: ["x"]'),
         ({"output": "abc"}, "abc"),
         ([{"role": "assistant", "content": None, "tool_calls": [{}]}], ""),
-        (AIMessage([{"type": "text", "text": "a"}, {"type": "text", "text": "bc"}]), "abc"),
+        (AIMessage([{"type": "text", "text": "a"}, {"type": "reasoning"}, {"type": "text", "text": "bc"}]), "abc"),
         ([HumanMessage("Why?"), AIMessage("abc")], "abc"),
         ({"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "abc"}]}, "abc"),
     ],
@@ -343,6 +361,8 @@ def test_the_response_is_read_out_of_what_the_host_has(outputs, text):
         (dspy.Example(question="Why?", answer="Because."), "Why?"),
         ({"question": "Why?", "tone": "dry"}, "question: Why?\n\ntone: dry"),
         ({"messages": [HumanMessage("Why?")]}, [{"role": "user", "content": "Why?"}]),
+        ({"messages": [("system", "Be dry."), ("human", "Why?")]}, CHAT),
+        ([ChatMessage("Be dry.", role="system"), HumanMessageChunk("Why?")], CHAT),
         ([("not", "messages")], '[["not", "messages"]]'),
     ],
 )
