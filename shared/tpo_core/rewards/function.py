@@ -46,7 +46,7 @@ class FunctionReward(RewardModel):
         kind: One of the above, where the signature does not tell.
         fields: For ``metric`` and ``args``: the names of the fields that are built from prompt and response where the
             host has no Example, arguments or Prediction of its own.
-        workers: How many calls may run at once.
+        workers: How many calls of one scoring may run at once.
 
     Raises:
         InvalidInputError: ``fn`` is not callable, or its signature fits no kind or several.

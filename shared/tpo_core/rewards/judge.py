@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 from tpo_core.effects import Completion, Pair, Reward
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 from tpo_core.rewards.base import RewardModel, prompt_key
-from tpo_core.rewards.fanout import Mutex, aeach, each, raise_if_broken
+from tpo_core.rewards.fanout import Gate, Mutex, aeach, each, raise_if_broken
 from tpo_core.rewards.judge_settings import check_choices, check_numbers, criteria_of
 from tpo_core.rewards.judging import Answer, Ask, combine, compare, grade, yes_or_no
 from tpo_core.rewards.lms import as_chat
@@ -51,7 +51,7 @@ class JudgeReward(RewardModel):
         max_tokens: The judge's limit. By default 4 where probabilities are read, 512 where text is.
         top_logprobs: Alternatives to ask for at each token; some providers allow fewer than 20.
         temperature: 0 makes parsed grades repeatable; None leaves the provider's own.
-        workers: How many questions may be under way at once.
+        workers: How many questions may be under way at once, however many loops ask.
         name: How errors and feedback keys call it.
 
     Raises:
@@ -96,6 +96,7 @@ class JudgeReward(RewardModel):
         self._top = top_logprobs
         self._temperature = temperature
         self._workers = workers
+        self._gate = Gate(workers)
         self._required = logprobs == "require"
         # Found out once and kept; two threads that find out at once find the same.
         self._weighed: bool | None = False if logprobs == "never" or (self._graded and scale[1] > 9) else None
@@ -123,10 +124,10 @@ class JudgeReward(RewardModel):
                 return end.value  # type: ignore[no-any-return]
 
     def _send(self, ask: Ask) -> Completion:
-        return _only(self.chat.chat(ask.messages, **self._options(ask)), self.name)
+        return _only(self._gate.through(self.chat.chat, ask.messages, **self._options(ask)), self.name)
 
     async def _asend(self, ask: Ask) -> Completion:
-        return _only(await self.chat.achat(ask.messages, **self._options(ask)), self.name)
+        return _only(await self._gate.athrough(self.chat.achat, ask.messages, **self._options(ask)), self.name)
 
     def _options(self, ask: Ask) -> dict[str, Any]:
         limit = self._limits[0 if ask.weighed else 1]

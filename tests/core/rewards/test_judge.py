@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import threading
 
 import dspy
 import pytest
@@ -332,6 +333,38 @@ async def test_a_langchain_model_judges_with_its_log_probabilities_and_its_token
 def test_bad_settings_are_refused_by_name(settings, message):
     with pytest.raises(InvalidInputError, match=message):
         JudgeReward(settings.pop("lm", Judge(prefers_good)), **settings)
+
+
+async def test_no_more_questions_are_under_way_than_workers_however_many_ask():
+    under_way, most, lock = 0, 0, threading.Lock()
+
+    class Slow(Judge):
+        def chat(self, messages, **settings):
+            nonlocal under_way, most
+            with lock:
+                under_way += 1
+                most = max(most, under_way)
+            try:
+                return super().chat(messages, **settings)
+            finally:
+                with lock:
+                    under_way -= 1
+
+        async def achat(self, messages, **settings):
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0)
+            under_way -= 1
+            return super().chat(messages, **settings)
+
+    judge = JudgeReward(Slow(prefers_good), workers=3)
+    texts = [str(i) for i in range(12)]
+    await asyncio.gather(*[judge.ascore("q", texts) for _ in range(4)])
+    assert most == 3
+    most = 0
+    await asyncio.gather(*[asyncio.to_thread(judge.score, "q", texts) for _ in range(4)])
+    assert 1 <= most <= 3
 
 
 def test_many_threads_get_what_one_gets():
