@@ -15,6 +15,7 @@ RunnableLambda                    reward({"prompt": ..., "response": ...})      
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Metric"]
 
+logger = logging.getLogger(__name__)
+
 
 class Metric:
     """What makes a reward callable; a reward model inherits it.
@@ -43,6 +46,7 @@ class Metric:
     """What counts as success where a host asks yes or no (bootstrapping); None answers with the float."""
     objectives: bool = False
     """Whether DSPy is answered with the heads, too."""
+    _told: bool = False
 
     def score_pairs(self, pairs: Sequence[Pair]) -> list[Reward]:
         """Score pairs; see ``RewardModel``."""
@@ -202,6 +206,13 @@ class Metric:
             return _prediction(score, reward)
         if trace is not None and self.threshold is not None:
             return score >= self.threshold
+        if trace is not None and not self._told:
+            self._told = True
+            logger.warning(
+                "%s has no threshold: bootstrapping takes any score but 0 for a success, unless it was given "
+                "a metric_threshold; see as_metric(threshold=)",
+                self.name,
+            )
         if self.objectives and trace is None:
             return _prediction(score, reward)
         return score  # a plain float: GEPA takes anything with .feedback for a Prediction

@@ -12,6 +12,7 @@ from tpo_core.effects import Completion
 from tpo_core.errors import UnsupportedError
 from tpo_core.rewards import EnsembleReward, FunctionReward, JudgeReward, RewardModel
 from tpo_core.testing import ScriptedPolicy
+from tpo_core.trajectory import Usage
 
 
 def quality(text, salt=""):
@@ -29,7 +30,8 @@ class Comparer:
         shown = messages[1]["content"]
         a, b = (shown.split(f"<response-{x}>\n")[1].split(f"\n</response-{x}>")[0] for x in "ab")
         odds = quality(a) - quality(b) + 1.0
-        return [Completion("A", logprobs=({"A": -math.log1p(math.exp(-odds)), "B": -math.log1p(math.exp(odds))},))]
+        top = {"A": -math.log1p(math.exp(-odds)), "B": -math.log1p(math.exp(odds))}
+        return [Completion("A", logprobs=(top,), usage=Usage(1, 1, 30, 1))]
 
     async def achat(self, messages, **settings):
         return self.chat(messages, **settings)
@@ -53,6 +55,7 @@ def test_pairwise_rewards_of_all_rounds_are_on_one_scale(seed):
     for candidate in trajectory.candidates:
         assert candidate.reward == pytest.approx(quality(candidate.response) - anchor)
     assert trajectory.best.response == max((c.response for c in trajectory.candidates), key=quality)
+    assert trajectory.reward_usage == Usage(9, 16, 16 * 30, 16)  # nine scored, all but the anchor asked about twice
 
 
 @settings(max_examples=15, deadline=None)

@@ -141,6 +141,19 @@ def test_a_pair_without_a_reference_costs_only_itself():
         judge.score("q", ["good"])
 
 
+@pytest.mark.parametrize("mode", ["pointwise", "pairwise"])
+async def test_a_question_that_fails_costs_only_its_response(mode):
+    def answer(shown, logprobs):
+        if "lost" in shown:
+            raise TimeoutError("too slow")
+        return weighed(Yes=-0.1, No=-2.1, A=-1.0, B=-1.0)
+
+    judge = JudgeReward(Judge(answer), mode=mode)
+    for rewards in (judge.score("q", ["a", "lost", "b"]), await judge.ascore("q", ["a", "lost", "b"])):
+        assert math.isnan(rewards[1]) and rewards[1].failure == "TimeoutError: too slow"
+        assert math.isfinite(rewards[0]) and math.isfinite(rewards[2])
+
+
 def test_a_reference_is_looked_up_once_for_all_criteria():
     asked = []
     judge = JudgeReward(Judge(prefers_good), rubric=["true", "short"], reference=lambda pair: asked.append(pair))

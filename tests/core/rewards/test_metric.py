@@ -290,12 +290,15 @@ async def test_as_a_langchain_runnable():
     assert await chain.ainvoke("abc") == -3.0
 
 
-def test_bootstrapping_gets_a_bool_where_a_threshold_is_set():
+def test_bootstrapping_gets_a_bool_where_a_threshold_is_set(caplog):
     metric = Brevity().as_metric(threshold=-3.0)
     for answer, success in (("abc", True), ("abcd", False)):
         assert metric(EXAMPLE, dspy.Prediction(answer=answer), trace=[]) is success
     assert metric(EXAMPLE, dspy.Prediction(answer="abc")) == -3.0
-    assert Brevity()(EXAMPLE, dspy.Prediction(answer="abc"), trace=[]) == -3.0
+    assert not caplog.records
+    raw = Brevity()
+    assert [raw(EXAMPLE, dspy.Prediction(answer="abc"), trace=[]) for _ in range(2)] == [-3.0, -3.0]
+    assert [r.getMessage().split(":")[0] for r in caplog.records] == ["brevity has no threshold"]
 
 
 def test_in_bootstrapping_with_a_threshold():
