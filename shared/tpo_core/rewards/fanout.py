@@ -16,12 +16,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 from tpo_core.effects import Reward
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 
-__all__ = ["Gate", "Mutex", "Portal", "aeach", "each", "is_control_flow", "portal", "raise_if_broken", "settle"]
+__all__ = ["Mutex", "Portal", "aeach", "each", "is_control_flow", "portal", "raise_if_broken", "settle"]
 
 logger = logging.getLogger(__name__)
 
@@ -131,32 +130,6 @@ class Mutex:
     def __reduce__(self) -> tuple[type[Mutex], tuple[()]]:
         """Pickle as a new one."""
         return Mutex, ()
-
-
-class Gate:
-    """Lets so many through at once, whoever calls: threads together, and the tasks of each event loop together."""
-
-    def __init__(self, width: int) -> None:
-        self._width = width
-        self._threads = threading.BoundedSemaphore(width)
-        self._tasks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
-        self._lock = threading.Lock()
-
-    def __reduce__(self) -> tuple[type[Gate], tuple[int]]:
-        """Pickle as a new one."""
-        return Gate, (self._width,)
-
-    def through(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Call when there is room."""
-        with self._threads:
-            return call(*args, **kwargs)
-
-    async def athrough(self, call: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
-        """Call and await when there is room."""
-        with self._lock:
-            gate = self._tasks.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._width))
-        async with gate:
-            return await call(*args, **kwargs)
 
 
 _awaiting: contextvars.ContextVar[tuple[Portal, ...]] = contextvars.ContextVar("tpo_awaiting", default=())

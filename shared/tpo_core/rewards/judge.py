@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeAlias
 from tpo_core.effects import Completion, Pair, Reward
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 from tpo_core.rewards.base import RewardModel, prompt_key
-from tpo_core.rewards.fanout import Gate, Mutex, aeach, each, raise_if_broken
+from tpo_core.rewards.fanout import Mutex, aeach, each, raise_if_broken
+from tpo_core.rewards.gate import Gate
 from tpo_core.rewards.judge_settings import check_choices, check_numbers, criteria_of
 from tpo_core.rewards.judging import Answer, Ask, combine, compare, grade, yes_or_no
 from tpo_core.rewards.lms import as_chat

@@ -17,6 +17,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from tpo_core.effects import Completion
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 from tpo_core.rewards import JudgeReward
+from tpo_core.rewards.gate import Gate
 from tpo_core.trajectory import Failure, Usage
 
 LN2 = math.log(2)
@@ -378,6 +379,16 @@ async def test_no_more_questions_are_under_way_than_workers_however_many_ask():
     most = 0
     await asyncio.gather(*[asyncio.to_thread(judge.score, "q", texts) for _ in range(4)])
     assert 1 <= most <= 3
+
+
+def test_questions_that_hang_do_not_keep_others_waiting_for_ever():
+    gate, hangs = Gate(1, stuck=0.05), threading.Event()
+    thread = threading.Thread(target=gate.through, args=(hangs.wait,))
+    thread.start()
+    assert gate.through(lambda: "asked") == "asked"
+    hangs.set()
+    thread.join()
+    assert gate.through(lambda: "asked") == "asked"
 
 
 def test_many_threads_get_what_one_gets():

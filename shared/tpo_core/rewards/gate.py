@@ -1,0 +1,62 @@
+"""A limit on how much is under way at once, shared by whoever asks."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+__all__ = ["Gate"]
+
+T = TypeVar("T")
+
+
+class Gate:
+    """Lets so many through at once: threads together, and the tasks of each event loop together.
+
+    A thread cannot be cancelled, so what hangs in one keeps its place. Where that is true of every place, the next
+    thread goes through all the same: this limits load, and must stop nobody for ever.
+
+    Args:
+        width: How many.
+        stuck: After how many seconds a call in a thread is taken to hang.
+    """
+
+    def __init__(self, width: int, *, stuck: float = 120.0) -> None:
+        self._width = width
+        self._stuck = stuck
+        self._entered: dict[object, float] = {}  # when, by call
+        self._threads = threading.Condition()
+        self._tasks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+
+    def __reduce__(self) -> tuple[type[Gate], tuple[int]]:
+        """Pickle as a new one."""
+        return Gate, (self._width,)
+
+    def through(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Call when there is room."""
+        place = object()
+        with self._threads:
+            while not self._room():
+                self._threads.wait(self._stuck / 8)
+            self._entered[place] = time.monotonic()
+        try:
+            return call(*args, **kwargs)
+        finally:
+            with self._threads:
+                del self._entered[place]
+                self._threads.notify()
+
+    async def athrough(self, call: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
+        """Call and await when there is room."""
+        with self._threads:
+            gate = self._tasks.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._width))
+        async with gate:
+            return await call(*args, **kwargs)
+
+    def _room(self) -> bool:
+        late = time.monotonic() - self._stuck
+        return sum(since > late for since in self._entered.values()) < self._width
