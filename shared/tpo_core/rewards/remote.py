@@ -31,7 +31,8 @@ class RemoteRewardModel(RewardModel):
     logits are asked for, and each replica must show them in a self-test before its first score is used.
 
     Requests go to the least busy of several replicas. What may pass (a lost connection, a time-out, 429, 5xx) is tried
-    again, on another replica where there is one, with growing waits. A batch that fails for good costs only its pairs.
+    again: at once on another replica that is well, else after what the server asks for or growing waits. A batch that is
+    refused is sent again in halves, so that a response that is too long costs only itself.
 
     Args:
         url: Where the server is, or a list of replicas of one model: ``http://host:8000``, without a path.
@@ -43,14 +44,16 @@ class RemoteRewardModel(RewardModel):
         parse: For such an endpoint: reads its answer into one number per pair.
         label: Which number is the score, where the model has several.
         raw: Whether scores must be raw logits; False accepts a model whose own scale is 0..1.
-        max_tokens: The model's longest input, in tokens; needs a tokenizer. None leaves it to the server to refuse.
+        max_tokens: The model's longest input, in tokens; needs a tokenizer. None leaves it to the server to refuse, but
+            refuses what a server would cut without a word.
         on_long: ``error``, or ``middle`` to cut the middle of prompts that are too long (``Reward.truncated`` says so).
         batch_size: Responses in one request, where the server takes several.
         workers: Requests under way at once.
-        timeout: Seconds to wait for one answer.
+        timeout: Seconds for one answer, from connecting to its last byte.
         retries: Further tries of one request.
-        backoff: Seconds before the first of them; the wait doubles each time, at random up to that, 30 at most.
-        headers: Sent with each request, such as ``{"Authorization": "Bearer ..."}``.
+        backoff: Seconds before the first of them; the wait doubles each time, at random up to that, 30 at most. A
+            ``Retry-After`` of the server takes its place, up to ``timeout``.
+        headers: Sent with each request, such as ``{"Authorization": "Bearer ..."}``, to the URL's host only.
         name: How errors and feedback keys call it.
 
     Raises:
