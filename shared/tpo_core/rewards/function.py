@@ -37,8 +37,9 @@ class FunctionReward(RewardModel):
     list of evaluator results (averaged, each a head). Anything else is no reward: NaN, with the reason. Several pairs
     are scored at once, in threads that see the caller's context variables. A pair that raises costs only itself.
 
-    Where names tell that a function takes the response first, or takes something else, it is refused rather than called
-    the wrong way round. Nameless parameters, ``(a, b)``, are taken to be prompt and response.
+    Where names tell that a function takes the response first, or needs something else, it is refused rather than called
+    the wrong way round. Nameless parameters, ``(a, b)``, are taken to be prompt and response. TRL's functions are given
+    completions as texts, whatever the prompts are.
 
     Args:
         fn: The callable.

@@ -44,11 +44,14 @@ def find_kind(fn: Any) -> Kind:
     names = [p.name for p in named]
     if "outputs" in names:
         return "evaluator"
+    more = [p.name for p in named if p.default is p.empty and (p.kind is p.KEYWORD_ONLY or "completions" in names)]
+    if more := [name for name in more if name not in ("prompts", "completions")]:
+        raise _ambiguous(fn, f"it also needs {', '.join(more)}, which only its user knows")
     placed = [p for p in named if p.kind is not p.KEYWORD_ONLY]
     required = [p for p in placed if p.default is p.empty]
     if _PLURALS & set(names) or any(_is_list(p.annotation) for p in named[1:2]):
         if "completions" not in names and len(required) > 1 and names[0] in _PLURALS:
-            raise _ambiguous(fn, f"{names[0]!r} comes first, where prompts are given; wrap it in a lambda")
+            raise _ambiguous(fn, f"{names[0]!r} comes first, where prompts are given")
         return "batch"
     if len(placed) >= 2 and len(required) <= 2:
         return _of_two(fn, placed[0], placed[1], "trace" in names)
@@ -66,14 +69,14 @@ def _parameters(fn: Any) -> list[inspect.Parameter]:
 
 
 def _of_two(fn: Any, first: inspect.Parameter, second: inspect.Parameter, traced: bool) -> Kind:
-    if first.name in _EXAMPLES or traced:
+    if first.name in _EXAMPLES or (traced and second.name not in _RESPONSES):
         return "metric"
     if first.name in _ARGS or first.annotation in (dict, "dict"):
         return "args"
     if first.name == "run":
         raise _ambiguous(fn, "LangSmith's (run, example) takes a traced run, which there is none of here")
     if first.name in _OUTPUTS:  # given the prompt there, it would score that
-        raise _ambiguous(fn, f"{first.name!r} comes first, where the prompt is given; wrap it in a lambda")
+        raise _ambiguous(fn, f"{first.name!r} comes first, where the prompt is given")
     if second.name in _PREDICTIONS:
         raise _ambiguous(fn, f"{first.name!r} may be an example or arguments")
     return "pair"
@@ -89,7 +92,8 @@ def _ambiguous(fn: Any, why: str) -> InvalidInputError:
     name = getattr(fn, "__name__", type(fn).__name__)
     kinds = ", ".join(get_args(Kind))
     return InvalidInputError(
-        f"cannot tell how to call reward {name!r}: {why}; say FunctionReward(fn, kind=...): {kinds}"
+        f"cannot tell how to call reward {name!r}: {why}; wrap it in a lambda of (prompt, response), "
+        f"or say FunctionReward(fn, kind=...): {kinds}"
     )
 
 

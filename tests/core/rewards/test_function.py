@@ -43,6 +43,8 @@ class Module(dspy.Module):
         (gepa, "metric"),
         (Module(), "metric"),
         (best_of_n, "args"),
+        (lambda prompt, response, trace=None: 1.0, "pair"),
+        (lambda completions, prompts, **kwargs: [1.0], "batch"),
         (evaluator, "evaluator"),
         (exact_match, "evaluator"),
         (response, "response"),
@@ -66,6 +68,8 @@ def test_the_kind_is_found_from_the_signature(fn, kind):
         lambda response, prompt: 1.0,  # called as (prompt, response) it would score the prompt
         lambda responses, prompts: [1.0],
         lambda output, expected=None, **kwargs: 1.0,  # autoevals'
+        lambda completions, solution, **kwargs: [1.0],  # a column of a data set
+        lambda prompt, response, *, budget: 1.0,
     ],
 )
 def test_an_ambiguous_signature_is_an_error_that_says_kind(fn):
