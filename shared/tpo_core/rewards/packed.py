@@ -20,8 +20,8 @@ from transformers.masking_utils import AttentionMaskInterface
 from tpo_core.rewards.attention import attend
 from tpo_core.rewards.checkpoint import Loaded
 from tpo_core.rewards.conversation import Encoded
-from tpo_core.rewards.planning import Segment, plan_rows
-from tpo_core.rewards.prefixes import Prefix, PrefixStore
+from tpo_core.rewards.planning import Segment, cut, plan_rows
+from tpo_core.rewards.prefixes import PrefixStore
 
 __all__ = ["ATTENTION", "PackedForward"]
 
@@ -34,15 +34,13 @@ class PackedForward:
 
     Args:
         loaded: The model; its attention is replaced.
-        max_batch_tokens: Tokens per row; by default 16384, and on a CPU 256, or 1024 in bfloat16: larger ones leave its
-            caches, smaller ones do not pay for the packing of weights that bfloat16 products begin with.
+        max_batch_tokens: Tokens per row; by default as below.
         max_prefix_bytes: Memory for keys and values that outlive a call.
     """
 
     def __init__(self, loaded: Loaded, max_batch_tokens: int | None, max_prefix_bytes: int) -> None:
         self._loaded = loaded
-        on_cpu = 1024 if loaded.model.dtype == torch.bfloat16 else 256
-        self._budget = max_batch_tokens or (on_cpu if loaded.device.type == "cpu" else 16384)
+        self._budget, self._most = (max_batch_tokens,) * 2 if max_batch_tokens else _sizes(loaded)
         self._least = 16
         config = loaded.config.get_text_config()
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -54,54 +52,69 @@ class PackedForward:
 
     def __call__(self, sequences: Sequence[Encoded], stopped: Callable[[], bool] = lambda: False) -> list[Tensor]:
         """Return the hidden states at each sequence's places, (places, hidden); see ``Forward``."""
-        found: dict[int, Tensor] = {}
+        found: list[dict[int, Tensor]] = [{} for _ in sequences]
         row: list[Segment] = []
-        rows = list(plan_rows(sequences, self.store, budget=self._budget, least=self._least))
+        rows = list(plan_rows(sequences, self.store, budget=self._budget, most=self._most, least=self._least))
         try:
             while rows:
                 if stopped():
                     raise InterruptedError("the model was closed while it was scoring")
                 row = rows.pop(0)  # a prefix that is not kept goes with the last segment that needs it
-                found.update(self._fitted(row))
+                self._fitted(row, found)
         except BaseException:
             for segment in itertools.chain(row, *rows):  # announced, and now never filled
-                if segment.leaves is not None:
-                    self.store.drop(segment.leaves)
+                if segment.memory is not None and segment.fills:
+                    self.store.drop(segment.memory)
             raise
-        return [found[i] for i in range(len(sequences))]
+        return [torch.stack([states[p] for p in s.places]) for s, states in zip(sequences, found, strict=True)]
 
-    def _fitted(self, row: Sequence[Segment]) -> list[tuple[int, Tensor]]:
+    def _fitted(self, row: Sequence[Segment], found: list[dict[int, Tensor]]) -> None:
         """Run a row, in halves where the device has no room for it; who leaves a prefix stands before who needs it."""
         try:
-            return list(self._run(row))
+            self._run(row, found)
+            return
         except torch.cuda.OutOfMemoryError:
-            if len(row) == 1:
+            if sum(s.length for s in row) == 1:
                 raise
         torch.cuda.empty_cache()
-        half = len(row) // 2
-        return [*self._fitted(row[:half]), *self._fitted(row[half:])]
+        halves = row if len(row) > 1 else cut(row[0], (row[0].length + 1) // 2)
+        half = len(halves) // 2
+        self._fitted(halves[:half], found)
+        self._fitted(halves[half:], found)
 
-    def _run(self, segments: Sequence[Segment]) -> Iterator[tuple[int, Tensor]]:
+    def _run(self, segments: Sequence[Segment], found: list[dict[int, Tensor]]) -> None:
         device = self._loaded.device
-        ids = torch.tensor([[t for s in segments for t in s.sequence.ids[s.shared :]]], device=device)
-        positions = torch.cat([torch.arange(s.shared, s.shared + s.length) for s in segments])[None].to(device)
+        ids = torch.tensor([[t for s in segments for t in s.sequence.ids[s.start : s.end]]], device=device)
+        positions = torch.cat([torch.arange(s.start, s.end) for s in segments])[None].to(device)
         row = Row(segments, self._chosen.layer)
         with self._chosen.only(row.chosen, device):
             output = self._loaded.model(input_ids=ids, position_ids=positions, use_cache=False, packed=row)
         states = output.last_hidden_state[0]
-        start = 0
         for segment in segments:
-            yield segment.index, _at_places(segment, states[start : start + segment.length])
-            start += segment.length
+            _keep(segment, states[: segment.length], found[segment.index])
+            states = states[segment.length :]
 
 
-def _at_places(segment: Segment, states: Tensor) -> Tensor:
-    """Return a segment's hidden states at its places, and leave to its prefix entry those that belong there."""
-    known = segment.prefix.states if segment.prefix is not None else {}
-    at = {p: known[p] if p < segment.shared else states[p - segment.shared] for p in segment.sequence.places}
-    if segment.leaves is not None:
-        segment.leaves.states.update({p: at[p].clone() for p in segment.leaves.places})
-    return torch.stack(list(at.values())) if at else states[:0]
+def _sizes(loaded: Loaded) -> tuple[int, int]:
+    """Return the tokens of a row and of one segment that are fastest.
+
+    On a CPU larger rows leave the caches; but smaller ones do not pay for the packing of weights that bfloat16 products
+    begin with, and float32 attention to a prompt in parts is slower than to the whole.
+    """
+    if loaded.device.type != "cpu":
+        return 16384, 16384
+    return (1024, 1024) if loaded.model.dtype == torch.bfloat16 else (256, 4096)
+
+
+def _keep(segment: Segment, states: Tensor, found: dict[int, Tensor]) -> None:
+    """Add a segment's hidden states at its places to what was found; leave to its memory those that belong there."""
+    known = segment.takes or segment.memory
+    for p in segment.sequence.places:
+        if p >= segment.end or p in found:
+            continue
+        found[p] = states[p - segment.start].clone() if p >= segment.start else known.states[p]  # type: ignore[union-attr]
+    if segment.memory is not None and segment.fills:
+        segment.memory.states.update({p: found[p] for p in segment.memory.places if p in found})
 
 
 class ChosenTokens:
@@ -124,7 +137,7 @@ class ChosenTokens:
     @contextmanager
     def only(self, chosen: Sequence[int], device: torch.device) -> Iterator[None]:
         """Compute the last layer for these tokens of the row."""
-        self._chosen = torch.tensor(chosen, device=device)
+        self._chosen = torch.tensor(chosen, dtype=torch.long, device=device)
         try:
             yield
         finally:
@@ -156,7 +169,7 @@ class Row:
         ends = list(itertools.accumulate(s.length for s in segments))
         self._last = last
         self._spans = [(segment, end - segment.length, end) for segment, end in zip(segments, ends, strict=True)]
-        self._own = [[p - s.shared for p in sorted(s.sequence.places) if p >= s.shared] for s in segments]
+        self._own = [[p - s.start for p in sorted(s.sequence.places) if s.start <= p < s.end] for s in segments]
         self.chosen = [start + p for (_, start, _), own in zip(self._spans, self._own, strict=True) for p in own]
         """The tokens of the row that heads read."""
         self.longest = max(len(s.sequence.ids) for s in segments)
@@ -177,27 +190,17 @@ class Row:
         output = torch.zeros_like(query) if layer == self._last else torch.empty_like(query)
         for (segment, start, end), own in zip(self._spans, self._own, strict=True):
             q, k, v, out = (t[:, :, start:end] for t in (query, key, value, output))
-            prefix, shared = segment.prefix, segment.shared
-            before = (
-                None if prefix is None else (prefix.keys[layer][:, :, :shared], prefix.values[layer][:, :, :shared])
-            )
+            if (memory := segment.memory) is not None:
+                if segment.takes is not None:
+                    memory.take(layer, segment.takes, segment.start)
+                k, v = memory.write(layer, segment.start, k, v)
             if layer == self._last:
                 for p in own:
-                    out[:, :, p : p + 1] = attend(q[:, :, p : p + 1], k[:, :, : p + 1], v[:, :, : p + 1], before, scale)
+                    seen = segment.start + p + 1
+                    out[:, :, p : p + 1] = attend(q[:, :, p : p + 1], k[:, :, :seen], v[:, :, :seen], scale)
             else:
-                out[:] = attend(q, k, v, before, scale)
-            if segment.leaves is not None:
-                _leave(segment.leaves, layer, shared, before, k, v)
+                out[:] = attend(q, k, v, scale)
         return output.transpose(1, 2)
-
-
-def _leave(prefix: Prefix, layer: int, shared: int, before: tuple[Tensor, Tensor] | None, k: Tensor, v: Tensor) -> None:
-    own = len(prefix.ids) - shared
-    if before is None:
-        prefix.keys[layer], prefix.values[layer] = k[:, :, :own].clone(), v[:, :, :own].clone()
-    else:
-        prefix.keys[layer] = torch.cat([before[0], k[:, :, :own]], 2)
-        prefix.values[layer] = torch.cat([before[1], v[:, :, :own]], 2)
 
 
 def _packed_attention(

@@ -1,6 +1,6 @@
 """The keys and values of prompts, computed once and kept for every response to them, within a memory budget.
 
-Plain bookkeeping over token ids: nothing here computes. An entry is announced when its computation is planned, and
+Mostly bookkeeping over token ids: nothing here computes. An entry is announced when its computation is planned, and
 filled while that runs; whoever is planned after it may count on it.
 """
 
@@ -19,16 +19,42 @@ __all__ = ["Prefix", "PrefixStore", "shared_length"]
 
 @dataclass(eq=False)
 class Prefix:
-    """The leading tokens of a conversation with their keys and values."""
+    """The leading tokens of a conversation with their keys and values, and room behind them.
+
+    What comes after the prefix is written into that room, so that attention finds both in one piece without copying
+    the prefix; the next response overwrites it.
+    """
 
     ids: tuple[int, ...]
     places: tuple[int, ...] = ()
     """Positions among them whose final hidden states are kept, for heads that read the prompt."""
+    room: int = 0
+    """Tokens there is space for, the prefix's own included."""
     keys: dict[int, Tensor] = field(default_factory=dict)
-    """By layer, (1, key-value heads, tokens, head size)."""
+    """By layer, (1, key-value heads, room, head size)."""
     values: dict[int, Tensor] = field(default_factory=dict)
     states: dict[int, Tensor] = field(default_factory=dict)
     """By place, (hidden,)."""
+
+    def write(self, layer: int, start: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Put keys and values (1, key-value heads, tokens, head size) at ``start``; return all up to their end."""
+        return _written(self.keys, layer, start, key, self.room), _written(self.values, layer, start, value, self.room)
+
+    def take(self, layer: int, other: Prefix, tokens: int) -> None:
+        """Copy another's first tokens."""
+        self.write(layer, 0, other.keys[layer][:, :, :tokens], other.values[layer][:, :, :tokens])
+
+
+def _written(kept: dict[int, Tensor], layer: int, start: int, new: Tensor, room: int) -> Tensor:
+    end = start + new.shape[2]
+    space = kept.get(layer)
+    if space is None or space.shape[2] < max(end, room):
+        larger = new.new_empty(1, new.shape[1], max(end, room), new.shape[3])
+        if space is not None:
+            larger[:, :, :start] = space[:, :, :start]
+        kept[layer] = space = larger
+    space[:, :, start:end] = new
+    return space[:, :, :end]
 
 
 class PrefixStore:
@@ -49,7 +75,7 @@ class PrefixStore:
 
     @property
     def tokens(self) -> int:
-        """Return how many tokens' keys and values are kept."""
+        """Return how many tokens' keys and values there is room for."""
         return self._tokens
 
     def find(self, ids: Sequence[int], places: Iterable[int]) -> tuple[Prefix | None, int]:
@@ -69,11 +95,27 @@ class PrefixStore:
 
     def add(self, entry: Prefix) -> None:
         """Keep an entry, and forget old ones that no longer fit beside it; one that never fits is not kept."""
-        if len(entry.ids) > self._max_tokens:
+        if entry.room > self._max_tokens:
             return
         self._entries[entry] = None
         self._by_start.setdefault(entry.ids[: self._least], []).append(entry)
-        self._tokens += len(entry.ids)
+        self._tokens += entry.room
+        self._shrink()
+
+    def reserve(self, entry: Prefix, tokens: int) -> None:
+        """Give an entry room for as many tokens."""
+        if tokens <= entry.room:
+            return
+        if entry in self._entries:
+            if tokens > self._max_tokens:
+                self.drop(entry)
+            else:
+                self._entries.move_to_end(entry)
+                self._tokens += tokens - entry.room
+        entry.room = tokens
+        self._shrink()
+
+    def _shrink(self) -> None:
         while self._tokens > self._max_tokens:
             self.drop(next(iter(self._entries)))
 
@@ -85,7 +127,7 @@ class PrefixStore:
             self._by_start[start].remove(entry)
             if not self._by_start[start]:
                 del self._by_start[start]
-            self._tokens -= len(entry.ids)
+            self._tokens -= entry.room
 
     def clear(self) -> None:
         """Forget everything."""

@@ -25,7 +25,7 @@ from torch.nn import functional
 from tpo_core.effects import Pair
 from tpo_core.errors import ModelError, RewardError
 from tpo_core.rewards import HFRewardModel, Reward
-from tpo_core.rewards.attention import masked, merged, multiplied
+from tpo_core.rewards.attention import looked_up, masked, merged, multiplied
 from tpo_core.rewards.checkpoint import Loaded
 from tpo_core.rewards.conversation import Encoded
 from tpo_core.rewards.heads import LinearHead
@@ -178,21 +178,27 @@ def test_a_failing_forward_pass_is_a_reward_error_and_leaves_no_half_filled_pref
     assert scores == pytest.approx(HFRewardModel(path).score("What is the capital of Spain? " * 4, ["Paris", "Madrid"]))
 
 
-def test_a_row_the_device_has_no_room_for_is_halved(path: str) -> None:
-    want = HFRewardModel(path).score(["capital?"] * 6, [f"Paris {i}" for i in range(6)])
+@pytest.mark.parametrize("least", [0, 3, 40])
+def test_what_the_device_has_no_room_for_is_computed_in_halves(path: str, least: int) -> None:
+    query = (["capital? " * 30] * 6, [f"Paris {i} " * (1 + 20 * (i % 2)) for i in range(6)])
+    want = HFRewardModel(path).score(*query)
     reward = HFRewardModel(path)
 
     def small(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        if isinstance(module, torch.nn.Embedding) and args[0].numel() > 40:
+        last_layer = getattr(getattr(module, "self_attn", None), "layer_idx", 0) == 1
+        if last_layer and args[0].shape[1] > least:  # by then the first layer has left its keys and values
             raise torch.cuda.OutOfMemoryError("no room")
 
     handle = torch.nn.modules.module.register_module_forward_pre_hook(small)
     try:
-        assert reward.score(["capital?"] * 6, [f"Paris {i}" for i in range(6)]) == pytest.approx(want, abs=1e-5)
-        with pytest.raises(RewardError, match="no room"):
-            reward.score("capital? " * 30, ["Paris"])
+        if least:
+            assert reward.score(*query) == pytest.approx(want, abs=1e-5)
+        else:
+            with pytest.raises(RewardError, match="no room"):
+                reward.score(*query)
     finally:
         handle.remove()
+    assert reward.score(*query) == pytest.approx(want, abs=1e-5)
 
 
 def test_a_closed_model_is_freed_and_loads_again_when_asked(path: str) -> None:
@@ -373,46 +379,58 @@ def test_every_way_of_attending_to_a_prefix_agrees_with_causal_attention(heads: 
     q = torch.randn(1, 30 + tokens_, heads, 8).transpose(1, 2)  # as a model's layers lay them out
     k, v = torch.randn(2, 1, 30 + tokens_, groups, 8).transpose(2, 3)
     want = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True, scale=0.3)
-    before = (k[:, :, :30], v[:, :, :30])
-    for way in (masked, merged, multiplied):
-        assert torch.allclose(way(q[:, :, 30:], k[:, :, 30:], v[:, :, 30:], before, 0.3), want[:, :, 30:], atol=1e-5)
-    assert torch.allclose(multiplied(q, k, v, None, 0.3), want, atol=1e-5)
+    room = k.new_full((2, 1, groups, 50 + tokens_, 8), torch.nan)  # keys and values stand at the front of larger spaces
+    room[0, :, :, : 30 + tokens_], room[1, :, :, : 30 + tokens_] = k, v
+    roomy = room[:, :, :, : 30 + tokens_]
+    for way in (masked, merged, multiplied, *([looked_up] if tokens_ == 1 else [])):
+        for keys, values in ((k, v), roomy):
+            assert torch.allclose(way(q[:, :, 30:], keys, values, 0.3), want[:, :, 30:], atol=1e-5)
+    assert torch.allclose(multiplied(q, k, v, 0.3), want, atol=1e-5)
 
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=40)
 
 
 @given(
-    st.lists(st.tuples(tokens, st.integers(0, 40)), min_size=1, max_size=12), st.integers(1, 60), st.integers(0, 200)
+    st.lists(st.tuples(tokens, st.integers(0, 40)), min_size=1, max_size=12),
+    st.integers(1, 60),
+    st.integers(1, 60),
+    st.integers(0, 200),
 )
 @settings(max_examples=150, deadline=None)
 def test_every_plan_computes_each_sequence_once_after_what_it_needs(
-    drawn: list[tuple[list[int], int]], budget: int, memory: int
+    drawn: list[tuple[list[int], int]], budget: int, most: int, memory_: int
 ) -> None:
     distinct = {tuple(ids): min(stem, len(ids) - 1) for ids, stem in drawn}
     sequences = [Encoded(ids, stem, (len(ids) - 1, *([stem - 1] if stem else []))) for ids, stem in distinct.items()]
-    store = PrefixStore(memory, 1, least=4)
+    store = PrefixStore(memory_, 1, least=4)
     for _ in range(2):
-        filled: set[Prefix] = set(store._entries)
-        seen: list[int] = []
-        for row in plan_rows(sequences, store, budget=budget, least=4):
+        filled = {entry: len(entry.ids) for entry in store._entries}
+        behind: dict[Prefix, tuple[int, int]] = {}  # whose tokens stand behind a prefix, and up to where
+        done = [0] * len(sequences)
+        for row in plan_rows(sequences, store, budget=budget, most=most, least=4):
             assert len(row) == 1 or sum(s.length for s in row) <= budget
             for segment in row:
-                seen.append(segment.index)
-                ids = segment.sequence.ids
-                assert segment.length >= 1
-                if segment.prefix is not None:
-                    assert segment.prefix in filled and segment.prefix.ids[: segment.shared] == ids[: segment.shared]
-                    inside = [p for p in segment.sequence.places if p < segment.shared]
-                    assert set(inside) <= set(segment.prefix.places)
-                if segment.leaves is not None:
-                    filled.add(segment.leaves)
-                    assert (
-                        ids[: len(segment.leaves.ids)] == segment.leaves.ids
-                        and len(segment.leaves.ids) > segment.shared
-                    )
-        assert sorted(seen) == list(range(len(sequences)))
-        assert store.tokens == sum(len(e.ids) for e in store._entries) <= memory
+                ids, memory = segment.sequence.ids, segment.memory
+                assert 1 <= segment.length <= most and (segment.start or not done[segment.index])
+                if segment.start and not done[segment.index]:
+                    known = segment.takes or memory
+                    assert known is not None and filled[known] >= segment.start
+                    assert known.ids[: segment.start] == ids[: segment.start]
+                    assert {p for p in segment.sequence.places if p < segment.start} <= set(known.places)
+                elif segment.start:
+                    assert memory is not None and segment.takes is None and segment.start == done[segment.index]
+                    assert filled.get(memory, 0) >= segment.start or behind[memory] == (segment.index, segment.start)
+                    assert not segment.needs_room or segment is row[-1]
+                if memory is not None:
+                    assert memory.room >= segment.end
+                    common = shared_length(memory.ids, ids)
+                    assert common == len(memory.ids)
+                    filled[memory] = max(filled.get(memory, 0), min(segment.end, common))
+                    behind[memory] = (segment.index, segment.end)
+                done[segment.index] = segment.end
+        assert done == [len(s.ids) for s in sequences]
+        assert store.tokens == sum(e.room for e in store._entries) <= memory_
 
 
 @given(tokens, tokens)
