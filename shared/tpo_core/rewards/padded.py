@@ -59,7 +59,8 @@ class PaddedForward:
 
     def _run(self, batch: Sequence[Encoded]) -> list[Tensor]:
         lengths = [len(e.ids) for e in batch]
-        pad = self._filled([e.ids for e in batch])
+        own = getattr(self._loaded.config, "pad_token_id", None)  # some classes look for their own padding
+        pad = self._filled([e.ids for e in batch], own if isinstance(own, int) and own >= 0 else 0)
         device = self._loaded.device
         mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
         if not self._loaded.hidden:
@@ -70,9 +71,9 @@ class PaddedForward:
         states = self._loaded.model(input_ids=pad, use_cache=False, **kwargs).last_hidden_state
         return [row[list(e.places)] for row, e in zip(states, batch, strict=True)]
 
-    def _filled(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Return rows of numbers as one tensor, filled up with zeros on the right."""
-        filled = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    def _filled(self, rows: Sequence[Sequence[int]], fill: int = 0) -> Tensor:
+        """Return rows of numbers as one tensor, filled up on the right."""
+        filled = torch.full((len(rows), max(map(len, rows))), fill)
         for row, numbers in zip(filled, rows, strict=True):
             row[: len(numbers)] = torch.tensor(numbers)
         return filled.to(self._loaded.device)

@@ -137,7 +137,7 @@ def build(tmp_path: Path) -> Build:
         tokenizer = build_tokenizer(template, bos=bos, eos=eos, pad=pad, sep=sep)
         cls = getattr(transformers, kind)
         settings = {**SMALL, "num_labels": 1, "pad_token_id": tokenizer.pad_token_id, **config}
-        if kind.startswith(("Bert", "Electra", "Deberta")):
+        if kind.startswith(("Bert", "Electra", "Deberta", "ConvBert", "CTRL")):
             settings.pop("head_dim")
         model = cls(cls.config_class(**settings)).eval()
         for name_, parameter in model.named_parameters():  # large enough that every part moves the score

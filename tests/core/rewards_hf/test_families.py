@@ -382,9 +382,12 @@ def test_a_config_that_asks_for_flash_attention_loads_without_it(build: Build, n
         ("Phi3ForSequenceClassification", {"pad_token_id": 0}),
         ("Gemma2ForSequenceClassification", {"sliding_window": 16}),
         ("GPT2ForSequenceClassification", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}),
+        ("DiffLlamaForSequenceClassification", {}),  # attends twice in a layer, so that its prefixes cannot be kept
+        ("ConvBertForSequenceClassification", {"embedding_size": 32, "pad_token_id": 0}),  # padding reaches neighbours
+        ("CTRLForSequenceClassification", {"n_embd": 32, "n_layer": 2, "n_head": 4, "dff": 48, "pad_token_id": 2}),
     ],
 )
-def test_unknown_decoders_score_as_their_class(build: Build, kind: str, config: dict[str, Any]) -> None:
+def test_unknown_classifiers_score_as_their_class(build: Build, kind: str, config: dict[str, Any]) -> None:
     path = build("someone", kind, **config)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(path).eval()
     prompt = PROMPT * 4
