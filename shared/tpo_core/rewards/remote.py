@@ -31,8 +31,8 @@ class RemoteRewardModel(RewardModel):
     logits are asked for, and each replica must show them in a self-test before its first score is used.
 
     Requests go to the least busy of several replicas. What may pass (a lost connection, a time-out, 429, 5xx) is tried
-    again: at once on another replica that is well, else after what the server asks for or growing waits. A batch that is
-    refused is sent again in halves, so that a response that is too long costs only itself.
+    again: at once on another replica that is well, else after what the server asks for or growing waits. A batch that
+    is refused is sent again in halves, so that a response that is too long costs only itself.
 
     Args:
         url: Where the server is, or a list of replicas of one model: ``http://host:8000``, without a path.

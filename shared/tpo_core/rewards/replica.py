@@ -42,6 +42,7 @@ class Replica:
     rests_until: float = 0.0
     """By the loop's clock."""
     _preparing: asyncio.Future[None] | None = None
+    _waiting: int = 0
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -70,11 +71,19 @@ class Replica:
         if self._preparing is None:
             self._preparing = asyncio.ensure_future(prepare(self))
             self._preparing.add_done_callback(self._was_prepared)
-        await asyncio.shield(self._preparing)
+        work, self._waiting = self._preparing, self._waiting + 1
+        try:
+            await asyncio.shield(work)
+        finally:
+            self._waiting -= 1
+            if self._waiting == 0 and not work.done():  # the last caller was cancelled
+                self._preparing = None
+                work.cancel()
 
     def _was_prepared(self, done: asyncio.Future[None]) -> None:
-        self._preparing = None
-        self.ready = not done.cancelled() and done.exception() is None
+        if self._preparing is done:
+            self._preparing = None
+            self.ready = not done.cancelled() and done.exception() is None
 
     async def recognise(self) -> Server:
         """Find out what kind of server this is and what its model is called.
@@ -141,8 +150,9 @@ class Replica:
 
     async def _named(self, server: Server) -> str:
         if server.lists_models:
-            models = (await self._peek("/v1/models")).get("data") or [{}]
-            return str(models[0].get("id", ""))
+            models = (await self._peek("/v1/models")).get("data")
+            first = models[0] if isinstance(models, list) and models else None
+            return str(first.get("id", "")) if isinstance(first, Mapping) else ""
         return next(
             (str(self.info[k]) for k in ("served_model_name", "model_id", "model_path") if self.info.get(k)), ""
         )

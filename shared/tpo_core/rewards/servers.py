@@ -217,7 +217,7 @@ SERVERS: tuple[Server, ...] = (
         body=_openrlhf,
         read=lambda answer, info: [_numbers(r) for r in answer["rewards"]],
         about=("/openapi.json",),
-        sign=lambda info: "/get_reward" in info.get("paths", {}),
+        sign=lambda info: "/get_reward" in (info.get("paths") or ()),
         cuts=2048,
     ),
     Server(

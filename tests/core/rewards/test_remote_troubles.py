@@ -209,6 +209,25 @@ def test_closing_while_others_score_costs_them_nothing(fakes):
         assert found == [pytest.approx([fakes.raw("Why?" + t) for t in TEXTS[:8]])] * 4
 
 
+async def test_a_caller_that_gave_up_leaves_nothing_to_wait_for(fakes):
+    asked, over = threading.Event(), threading.Event()
+
+    def hang(handler):
+        asked.set()
+        over.wait(30)
+
+    with answering(hang) as url:
+        reward = RemoteRewardModel(url, timeout=30)
+        calls = [asyncio.ensure_future(reward.ascore("Why?", [text])) for text in TEXTS[:3]]
+        assert await asyncio.to_thread(asked.wait, 10)
+        for call in calls:
+            call.cancel()
+        start = time.monotonic()
+        await asyncio.to_thread(reward.close)
+        over.set()
+        assert time.monotonic() - start < 5
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_process_scores_with_connections_of_its_own(fakes):
     program = """
