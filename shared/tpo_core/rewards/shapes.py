@@ -116,8 +116,8 @@ def arguments(
         return (_args(pair, fields[0]), _prediction(pair, fields[1])), {}
     if kind == "evaluator":
         given = {
-            "inputs": _own(pair.prompt) if pair.inputs is None else _unwrapped(pair.inputs),
-            "outputs": pair.response if pair.value is None else _unwrapped(pair.value),
+            "inputs": _own(pair.prompt) if _is_chat(pair.inputs) else _unwrapped(pair.inputs),
+            "outputs": pair.response if _is_chat(pair.value) else _unwrapped(pair.value),
             "reference_outputs": getattr(pair.inputs, "reference_outputs", None),
         }
         return (), {k: v for k, v in given.items() if k in _names(fn) or _takes_any(fn)}
@@ -128,6 +128,12 @@ def arguments(
 
 def _own(prompt: Prompt) -> Prompt:
     return prompt if isinstance(prompt, str) else copy.deepcopy(list(prompt))  # a function may write in its list
+
+
+def _is_chat(thing: Any) -> bool:
+    """Say whether there is nothing, or what evaluators cannot read: a LangChain message, several, or a prompt value."""
+    several = isinstance(thing, (list, tuple)) and any(hasattr(m, "content") for m in thing)
+    return thing is None or hasattr(thing, "content") or hasattr(thing, "to_messages") or several
 
 
 def _unwrapped(thing: Any) -> Any:

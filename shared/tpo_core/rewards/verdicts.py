@@ -163,7 +163,7 @@ def _answering(positions: Sequence[Position]) -> tuple[Position, Position]:
 
     Blanks and markdown may come before the answer.
     """
-    listed = [{t: lp for t, lp in p.items() if lp > _FLOOR} for p in positions]
+    listed = [{t: lp for t, lp in p.items() if lp is not None and lp > _FLOOR} for p in positions]
     for place, position in enumerate(listed):
         if _word(_likeliest(position)):
             return position, listed[place + 1] if place + 1 < len(listed) else {}

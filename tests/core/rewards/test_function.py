@@ -9,9 +9,14 @@ import threading
 import dspy
 import numpy as np
 import pytest
+from dspy.evaluate import SemanticF1
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.prompt_values import ChatPromptValue
 from langchain_core.runnables import RunnableLambda
 from langgraph.errors import GraphInterrupt
 from openevals.exact import exact_match
+from openevals.llm import create_llm_as_judge
 
 from tpo_core.effects import Pair
 from tpo_core.errors import InvalidInputError, RewardError
@@ -222,6 +227,26 @@ def test_openevals_and_runnables_are_called_in_their_own_way():
     assert FunctionReward(lambda *, inputs, outputs: inputs + outputs == "qx").score_pairs(pairs) == [1.0]
     chain = RunnableLambda(lambda d: d["prompt"] + d["response"]) | RunnableLambda(len)
     assert FunctionReward(chain).score("ab", ["c", "cd"]) == [3.0, 4.0]
+
+
+def test_evaluators_are_given_the_text_of_messages():
+    turn = [{"role": "user", "content": "q"}]
+    for inputs in (ChatPromptValue(messages=[HumanMessage("q")]), [HumanMessage("q")], None):
+        pair = Pair(turn, "x", value=AIMessage("x"), inputs=inputs)
+        assert FunctionReward(lambda *, inputs, outputs: inputs == turn and outputs == "x").score_pairs([pair]) == [1.0]
+    reward = FunctionReward(lambda *, outputs: exact_match(outputs=outputs, reference_outputs="x"))
+    assert reward.score_pairs([pair]) == [1.0]
+
+
+def test_the_real_judges_of_openevals_and_dspy_are_rewards():
+    class Model(GenericFakeChatModel):
+        def with_structured_output(self, schema, **kwargs):
+            return RunnableLambda(lambda asked: {"reasoning": "it is brief", "score": 0.75})
+
+    judge = create_llm_as_judge(prompt="{inputs} {outputs}", judge=Model(messages=iter([])), continuous=True)
+    (reward,) = as_reward(judge).score("q", ["a"])
+    assert reward == 0.75 and reward.feedback == "it is brief"
+    assert FunctionReward(SemanticF1(), fields=("question", "response")).kind == "metric"
 
 
 def test_a_trl_function_is_called_by_name():

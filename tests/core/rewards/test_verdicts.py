@@ -20,7 +20,10 @@ from tpo_core.rewards.verdicts import expected_grade, log_odds, read_choice, rea
         (({"Yes": math.log(0.9)},), math.log(9)),  # nor than all that is not listed
         (({"No": math.log(0.9)},), -math.log(9)),
         (({"Yes": 0.0},), math.log(1e6)),
-        (({"Yes": math.log(0.9), "No": -9999.0, "Hm": -math.inf},), math.log(9)),  # as servers write "not listed"
+        (
+            ({"Yes": math.log(0.9), "No": -9999.0, "Hm": -math.inf, "Na": None},),
+            math.log(9),
+        ),  # as servers write "not listed"
         (({"Ｙｅｓ": -1.0, "No": -2.0},), 1.0),
         (({"Perhaps": -0.1, "Maybe": -2.0},), None),
         (({"I": -0.001, "Yes": -8.0, "No": -9.0},), None),  # it was about to refuse
