@@ -122,7 +122,8 @@ def arguments(
         }
         return (), {k: v for k, v in given.items() if k in _names(fn) or _takes_any(fn)}
     if kind == "runnable":
-        return ({"prompt": _own(pair.prompt), "response": pair.response},), {}
+        quiet = {"config": {"tags": ["nostream", "tpo:reward"]}} if "config" in _names(fn.invoke) else {}
+        return ({"prompt": _own(pair.prompt), "response": pair.response},), quiet  # LangGraph streams all but these
     return (_own(pair.prompt), pair.response), {}
 
 

@@ -229,6 +229,11 @@ def test_openevals_and_runnables_are_called_in_their_own_way():
     assert FunctionReward(chain).score("ab", ["c", "cd"]) == [3.0, 4.0]
 
 
+async def test_what_a_chain_writes_for_a_reward_stays_out_of_an_agents_stream():
+    chain = RunnableLambda(lambda d: d["response"]) | RunnableLambda(lambda x, config: "nostream" in config["tags"])
+    assert FunctionReward(chain).score("q", ["a"]) == await FunctionReward(chain).ascore("q", ["a"]) == [1.0]
+
+
 def test_evaluators_are_given_the_text_of_messages():
     turn = [{"role": "user", "content": "q"}]
     for inputs in (ChatPromptValue(messages=[HumanMessage("q")]), [HumanMessage("q")], None):
