@@ -128,7 +128,10 @@ class Source:
             if is_own_code(model):
                 restore_buffers(model)
         except Exception as error:  # files, arguments and code of others: anything may be wrong with them
-            raise ModelError(f"cannot load the weights of {self.name!r} (safetensors only): {error}") from error
+            raise ModelError(
+                f"cannot load the weights of {self.name!r} (safetensors only; pickled ones can be loaded with "
+                f"transformers and saved to a folder): {error}"
+            ) from error
         finally:
             reports.removeFilter(_silent)
         if info["missing_keys"]:

@@ -8,7 +8,6 @@ templates insert today's, and scores must not change overnight.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from tpo_core.effects import Pair
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.entries import Family, Gate, Steps
 from tpo_core.rewards.literal import Literals
-from tpo_core.rewards.messages import plain_messages
+from tpo_core.rewards.messages import plain_messages, without_thinking
 
 __all__ = ["Conversations", "Encoded"]
 
@@ -25,7 +24,6 @@ _DATE = "26 Jul 2024"  # what Llama 3.1's own template writes, and what 3.2's wr
 _CLOCK = (
     f"{{% macro strftime_now(format) %}}{_DATE}{{% endmacro %}}"  # for templates that ask the clock and no one else
 )
-_THINKING = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
 _CUT = "\n[... {} tokens of the prompt are cut here ...]\n"
 
 
@@ -98,12 +96,7 @@ class Conversations:
 
     def _response(self, text: str) -> str:
         if not self._keep_thinking:
-            text = _THINKING.sub("", text, count=1) if _THINKING.match(text) else text
-            if text.lstrip().startswith("<think>"):
-                raise InvalidInputError(
-                    "the response starts to think and never ends, so it holds no answer to score; keep_thinking=True "
-                    "scores it as it is"
-                )
+            text = without_thinking(text)
         if isinstance(head := self._family.head, Steps):
             while head.marker in text:  # again, because what is left may make one
                 text = text.replace(head.marker, "")

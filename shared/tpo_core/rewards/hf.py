@@ -41,7 +41,7 @@ class HFRewardModel(RewardModel):
         steps: How a process reward model makes one score of its steps: ``min`` (the default), ``mean``, ``last`` or
             ``prod``.
         chat_template: A Jinja template instead of the tokenizer's.
-        keep_thinking: Score a leading ``<think>...</think>`` block of a response with it; by default it is left out.
+        keep_thinking: Score the reasoning before an answer (``<think>...</think>``) with it; by default it is left out.
         revision: Branch, tag or commit.
         model_kwargs: More arguments for ``from_pretrained`` (a ``quantization_config``, say).
         max_batch_tokens: Tokens per forward pass; the default suits the device.

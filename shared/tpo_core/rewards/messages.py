@@ -1,4 +1,4 @@
-"""A prompt as the chat messages that a template takes."""
+"""A prompt as the chat messages that a template takes; a response as its answer alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from tpo_core.effects import Prompt
 from tpo_core.errors import InvalidInputError
 
-__all__ = ["plain_messages"]
+__all__ = ["plain_messages", "without_thinking"]
 
 _TOOLS = ("name", "tool_call_id", "tool_calls")
 
@@ -62,3 +62,24 @@ def _calls(value: Any) -> Any:
         with suppress(ValueError):
             told["arguments"] = json.loads(arguments)
     return told
+
+
+def without_thinking(response: str) -> str:
+    """Return a response without the reasoning before it.
+
+    Reasoning is a leading ``<think>...</think>``; or, where the chat template has opened it, what stands before a
+    ``</think>`` on a line of its own.
+
+    Raises:
+        InvalidInputError: The reasoning never ends.
+    """
+    before, end, after = response.partition("</think>")
+    if before.lstrip().startswith("<think>"):
+        if not end:
+            raise InvalidInputError(
+                "the response starts to think and never ends, so it holds no answer to score; keep_thinking=True "
+                "scores it as it is"
+            )
+        return after.lstrip()
+    own_line = before.rstrip(" \t").endswith("\n") and (not after.strip() or after.lstrip(" \t").startswith("\n"))
+    return after.lstrip() if end and own_line and "<think>" not in before else response

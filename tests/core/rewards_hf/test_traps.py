@@ -100,6 +100,16 @@ def test_reasoning_before_an_answer_is_left_out_unless_kept(build: Build) -> Non
     )
 
 
+def test_reasoning_that_the_template_opened_is_left_out_too(build: Build) -> None:
+    path = build(template="chatml")
+    answer = encode(path, "capital?", "Paris")
+    for response in ("Lyon? No.\n</think>\n\nParis", "<think>Lyon?</think>Paris"):
+        assert encode(path, "capital?", response) == answer
+    assert encode(path, "capital?", "Lyon?\n</think>\n") == encode(path, "capital?", "")
+    for spoken in ("Write\n<think>\nso\n</think>\nand", "End it with </think>\nand", "a\n</think> b"):
+        assert spoken in text_of(path, encode(path, "how?", spoken))
+
+
 def test_reasoning_that_never_ends_is_no_answer(build: Build) -> None:
     path = build(template="qwen3", bos=None, eos="<|im_end|>")
     with pytest.raises(InvalidInputError, match="no answer to score; keep_thinking=True"):
