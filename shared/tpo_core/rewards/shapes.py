@@ -53,10 +53,10 @@ def find_kind(fn: Any) -> Kind:
         if "completions" not in names and len(required) > 1 and names[0] in _PLURALS:
             raise _ambiguous(fn, f"{names[0]!r} comes first, where prompts are given")
         return "batch"
-    if len(placed) >= 2 and len(required) <= 2:
-        return _of_two(fn, placed[0], placed[1], "trace" in names)
     if len(required) == 1 and names[0] in _RESPONSES:
         return "response"
+    if len(placed) >= 2 and len(required) <= 2:
+        return _of_two(fn, placed[0], placed[1], "trace" in names)
     raise _ambiguous(fn, f"it takes ({', '.join(str(p) for p in parameters)})")
 
 

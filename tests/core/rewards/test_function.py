@@ -53,6 +53,7 @@ class Module(dspy.Module):
         (evaluator, "evaluator"),
         (exact_match, "evaluator"),
         (response, "response"),
+        (lambda text, language="en": 1.0, "response"),
         (RunnableLambda(lambda d: 1.0), "runnable"),
     ],
 )
