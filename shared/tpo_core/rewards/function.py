@@ -23,7 +23,7 @@ class FunctionReward(RewardModel):
     ``kind``      called as                                                   found by
     ============= =========================================================== ====================================
     ``pair``      ``fn(prompt, response)``                                    two parameters; the default
-    ``response``  ``fn(response)``                                            one parameter of that name
+    ``response``  ``fn(response)``                                            one needed parameter of that name
     ``batch``     ``fn(prompts, responses) -> list``, ``fn(responses)``,      plural names, or list annotations
                   TRL's ``fn(prompts=, completions=, **kwargs) -> list``
     ``metric``    ``fn(example, pred, trace=None)``, a ``dspy.Module``        ``example`` or ``gold`` first, ``trace``

@@ -1,7 +1,6 @@
 """One reward object, unchanged, in every host: DSPy and its optimizers, LangSmith, openevals, TRL, LangChain."""
 
 import asyncio
-import inspect
 import json
 import math
 import re
@@ -11,7 +10,6 @@ from datetime import datetime, timezone
 import dspy
 import pytest
 from dspy.lm15 import Message, Response, Usage
-from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, HumanMessageChunk
 from langchain_core.runnables import RunnableLambda
 from langsmith import Client, aevaluate, evaluate
 from langsmith.schemas import Example as LangSmithExample
@@ -19,7 +17,6 @@ from langsmith.schemas import Example as LangSmithExample
 from tpo_core.effects import Reward
 from tpo_core.errors import InvalidInputError, RewardError
 from tpo_core.rewards import RewardModel
-from tpo_core.rewards.reading import prompt_of, response_of
 
 
 class Brevity(RewardModel):
@@ -61,7 +58,6 @@ def answers(*texts):
     return lambda prompt: f"[[ ## answer ## ]]\n{next(turn)}\n\n[[ ## completed ## ]]"
 
 
-CHAT = [{"role": "system", "content": "Be dry."}, {"role": "user", "content": "Why?"}]
 EXAMPLE = dspy.Example(question="Why?", answer="Because.").with_inputs("question")
 
 
@@ -233,56 +229,6 @@ async def test_as_an_openevals_evaluator():
         assert result == {"key": "brevity", "score": -3.0, "comment": "shorten 'abc'", "metadata": {"short": -3}}
 
 
-def test_as_a_trl_reward_function():
-    reward = Brevity()
-    assert reward.__name__ == "brevity" and not inspect.iscoroutinefunction(reward)
-    chats = [[{"role": "user", "content": "Why?"}]] * 2
-    turns = [[{"role": "assistant", "content": text}] for text in ("ab", "abc")]
-    assert reward(prompts=chats, completions=turns, completion_ids=[[1], [2]], trainer_state=None) == [-2.0, -3.0]
-    assert reward(prompts=["q", "q"], completions=["ab", "abc"]) == [-2.0, -3.0]
-    assert math.isnan(reward(prompts=["q"], completions=[[{"role": "assistant", "content": None}]])[0])
-    assert reward(prompts=[], completions=[]) == []
-
-
-@pytest.mark.parametrize("conversational", [False, True])
-def test_in_trls_grpo_trainer(conversational, tmp_path):
-    trl = pytest.importorskip("trl", reason="TRL brings datasets and accelerate, which nothing else here needs")
-    import torch
-    from datasets import Dataset
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    torch.set_num_threads(1)
-    letters = Tokenizer(models.WordLevel({c: i for i, c in enumerate(["~", "$", *"abcdWhyuser?: \n"])}, unk_token="~"))
-    letters.pre_tokenizer, letters.decoder = pre_tokenizers.Split("", "isolated"), decoders.Fuse()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=letters, pad_token="~", eos_token="$", padding_side="left")
-    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    prompt = [{"role": "user", "content": "Why?"}] if conversational else "Why?"
-    reward = Brevity()
-    trainer = trl.GRPOTrainer(
-        model=LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, **shape)),
-        reward_funcs=[reward, reward.as_metric(mean=-4.0, name="mapped")],
-        processing_class=tokenizer,
-        train_dataset=Dataset.from_list([{"prompt": prompt, "gold": "a column of the user's"}] * 4),
-        args=trl.GRPOConfig(
-            output_dir=str(tmp_path),
-            per_device_train_batch_size=4,
-            num_generations=4,
-            max_completion_length=8,
-            max_steps=1,
-            logging_steps=1,
-            report_to=[],
-            use_cpu=True,
-            save_strategy="no",
-            disable_tqdm=True,
-        ),
-    )
-    trainer.train()
-    assert {"rewards/brevity/mean", "rewards/mapped/mean"} <= set(trainer.state.log_history[0])
-    assert len(reward.seen) >= 4 and all(pair.prompt == prompt for pair in reward.seen)
-
-
 async def test_as_a_langchain_runnable():
     chain = RunnableLambda(lambda text: {"prompt": "Why?", "response": text}) | RunnableLambda(Brevity())
     assert chain.invoke("abc") == -3.0
@@ -339,47 +285,7 @@ def test_scores_are_plain_floats_that_serialise():
     assert type(score) is float and json.dumps(score) == "-3.0"
 
 
-@pytest.mark.parametrize(
-    ("outputs", "text"),
-    [
-        ("abc", "abc"),
-        (dspy.Prediction(reasoning="hm", answer="abc"), "abc"),
-        (dspy.Prediction(title="t", body=["x"]), 'title: t\n\nbody: ["x"]'),
-        ({"output": "abc"}, "abc"),
-        ([{"role": "assistant", "content": None, "tool_calls": [{}]}], ""),
-        (AIMessage([{"type": "text", "text": "a"}, {"type": "reasoning"}, {"type": "text", "text": "bc"}]), "abc"),
-        ([HumanMessage("Why?"), AIMessage("abc")], "abc"),
-        ({"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "abc"}]}, "abc"),
-    ],
-)
-def test_the_response_is_read_out_of_what_the_host_has(outputs, text):
-    assert response_of(outputs) == text
-
-
-@pytest.mark.parametrize(
-    ("inputs", "prompt"),
-    [
-        ("Why?", "Why?"),
-        (EXAMPLE, "Why?"),
-        (dspy.Example(question="Why?", answer="Because."), "Why?"),
-        ({"question": "Why?", "tone": "dry"}, "question: Why?\n\ntone: dry"),
-        ({"messages": [HumanMessage("Why?")]}, [{"role": "user", "content": "Why?"}]),
-        ({"messages": [("system", "Be dry."), ("human", "Why?")]}, CHAT),
-        ([ChatMessage("Be dry.", role="system"), HumanMessageChunk("Why?")], CHAT),
-        ([("not", "messages")], '[["not", "messages"]]'),
-    ],
-)
-def test_the_prompt_is_read_out_of_what_the_host_has(inputs, prompt):
-    assert prompt_of(inputs, dspy.Prediction(answer="x")) == prompt
-
-
 def test_pickers_replace_the_reading():
     metric = Brevity().as_metric(prompt=lambda x: x["a"]["b"], response=lambda y: y.text.upper(), name="mine")
     found = metric(inputs={"a": {"b": "Why?"}}, outputs=dspy.Prediction(text="abc"))
     assert found["key"] == "mine" and found["comment"] == "shorten 'ABC'"
-
-
-@pytest.mark.parametrize("nothing", [{}, {"answer": None}, dspy.Prediction(), dspy.Prediction(answer=None), None])
-def test_nothing_to_read_is_an_error_that_offers_a_picker(nothing):
-    with pytest.raises(InvalidInputError, match="response= picker"):
-        response_of(nothing)
