@@ -1,4 +1,4 @@
-"""A reward model from its repository or folder: config, tokenizer, weights; where it runs and in which precision.
+"""A reward model from its repository or folder: config, tokenizer, weights.
 
 Weights are read from safetensors alone, so nothing is unpickled. Code from a repository runs only with
 ``trust_remote_code=True``.
@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from transformers.utils import cached_file
 
 from tpo_core.errors import InvalidInputError, ModelError
+from tpo_core.rewards.devices import cpu_has
 from tpo_core.rewards.entries import Blend, Family, Gate, Logits
 from tpo_core.rewards.heads import HeadFn, LinearHead, build_head
 from tpo_core.rewards.owncode import is_own_code, restore_buffers
 
-__all__ = ["Loaded", "Source", "choose_device", "choose_dtype", "cpu_has"]
+__all__ = ["Loaded", "Source", "cpu_has"]
 
 _CLASSIFIER = "AutoModelForSequenceClassification"
 
@@ -214,43 +215,3 @@ def _column(config: Any, label: str | int | None, name: str) -> tuple[int, list[
     if isinstance(column, str) or not 0 <= column < len(names):
         raise InvalidInputError(f"label {label!r} is not one of {name}'s: {', '.join(names)}")
     return column, names
-
-
-def choose_device(device: str | None) -> torch.device:
-    """Return the device asked for, or the accelerator there is, or the CPU.
-
-    Raises:
-        InvalidInputError: There is no such device.
-    """
-    if device is not None:
-        try:
-            return torch.empty(0, device=device).device
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise InvalidInputError(f"device {device!r} is not there: {str(error).splitlines()[0]}") from error
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def choose_dtype(dtype: str | torch.dtype | None, config: Any, device: torch.device) -> torch.dtype:
-    """Return the dtype asked for; else the checkpoint's where the device computes fast in it, else float32.
-
-    Raises:
-        InvalidInputError: It is no floating-point dtype.
-    """
-    if dtype is not None:
-        found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-        if not isinstance(found, torch.dtype) or not found.is_floating_point:
-            raise InvalidInputError(f"dtype {dtype!r} is not known; give 'float32', 'bfloat16' or 'float16'")
-        return found
-    stored = getattr(config, "dtype", None) or torch.float32
-    if device.type == "cpu":
-        fast = any(map(cpu_has, ("avx512_bf16", "amx_bf16", "bf16")))
-        return torch.bfloat16 if stored == torch.bfloat16 and fast else torch.float32
-    return torch.bfloat16 if stored == torch.float32 else stored
-
-
-def cpu_has(feature: str) -> bool:
-    """Tell whether the CPU has an instruction set, by torch's name for it; no where torch does not tell."""
-    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases
-    return bool(capabilities.get(feature))

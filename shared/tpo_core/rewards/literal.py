@@ -24,6 +24,7 @@ class Literals:
         self._tokenizer = tokenizer
         added = getattr(tokenizer, "added_tokens_decoder", {})
         self._control = {token.content: i for i, token in added.items() if token.special and token.content != keep}
+        self._firsts = {text[0] for text in self._control if text}
 
     def ids(self, batch: Any, before: str, response: str, after: str, special: bool) -> list[int]:
         """Return the tokens of ``before + response + after``, which are those of the batch but for control tokens.
@@ -36,7 +37,7 @@ class Literals:
             special: Whether the tokenizer was asked to add tokens of its own.
         """
         ids = list(batch["input_ids"])
-        if not any(text in response for text in self._control):
+        if not self._held_by(response):
             return ids
         if not batch.is_fast:
             parts = [self._tokenizer(before, add_special_tokens=special)["input_ids"], self._spelled(response)]
@@ -49,9 +50,12 @@ class Literals:
         """Return the tokens of two texts, and which text each is of where the model wants to know."""
         batch = self._tokenizer(question, answer)
         ids, kinds = list(batch["input_ids"]), list(batch.get("token_type_ids", ()))
-        if not batch.is_fast or not any(text in answer for text in self._control):
+        if not batch.is_fast or not self._held_by(answer):
             return ids, kinds
         return self._replaced(ids, kinds, lambda i: batch.token_to_sequence(i) == 1)
+
+    def _held_by(self, response: str) -> bool:
+        return any(c in response for c in self._firsts) and any(text in response for text in self._control)
 
     def _replaced(self, ids: list[int], kinds: list[int], mine: Callable[[int], bool]) -> tuple[list[int], list[int]]:
         texts = {i: text for text, i in self._control.items()}

@@ -17,6 +17,7 @@ from tpo_core.errors import InvalidInputError
 from tpo_core.rewards import HFRewardModel
 from tpo_core.rewards.checkpoint import Loaded
 from tpo_core.rewards.conversation import Conversations, Encoded
+from tpo_core.rewards.devices import choose_dtype
 from tpo_core.rewards.families import FAMILIES, UNKNOWN, Family, find_family
 from tpo_core.rewards.heads import LinearHead
 from tpo_core.rewards.padded import PaddedForward
@@ -272,6 +273,17 @@ def test_bfloat16_stays_near_float32_and_its_head_is_not_rounded(build: Build) -
     spread = max(exact) - min(exact)
     assert 0 < max(abs(a - b) for a, b in zip(exact, half, strict=True)) < 0.3 * spread
     assert any(torch.tensor(h).bfloat16().item() != h for h in half)
+
+
+def test_what_is_small_keeps_its_precision_on_every_device() -> None:
+    small = transformers.DebertaV2Config(hidden_size=1024, num_hidden_layers=24, dtype="float32")
+    large = transformers.LlamaConfig(hidden_size=4096, num_hidden_layers=32, dtype="float32")
+    half = transformers.LlamaConfig(hidden_size=64, num_hidden_layers=2, dtype="bfloat16")
+    cuda = torch.device("cuda")
+    assert [choose_dtype(None, c, cuda) for c in (small, large, half)] == [
+        torch.float32, torch.bfloat16, torch.bfloat16,
+    ]  # fmt: skip
+    assert choose_dtype("float32", large, cuda) == choose_dtype(None, large, torch.device("cpu")) == torch.float32
 
 
 @pytest.mark.parametrize(
