@@ -83,7 +83,7 @@ class Line:
         """
         import httpx
 
-        asked = f"{method} {path or '/'}"
+        asked = f"{method} {path}".rstrip()
         content = None if body is None else self._written(body)
         try:
             async with self._gate:
