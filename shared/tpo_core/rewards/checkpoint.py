@@ -112,7 +112,7 @@ class Source:
             return Loaded(model, head, config, device, hidden=False, alone=True)
         column, names = _column(config, self.label, self.name)
         score = getattr(model, "score", None)
-        if isinstance(score, nn.Linear) and model.base_model is not model:
+        if type(score) is nn.Linear and model.base_model is not model:  # a quantized one holds no plain weights
             head = LinearHead(score.weight.detach(), None if score.bias is None else score.bias.detach(), column, names)
             return Loaded(model.base_model, head, config, device, hidden=True)
         return Loaded(model, LinearHead(None, None, column, names), config, device, hidden=False)
@@ -138,7 +138,7 @@ class Source:
         if info["missing_keys"]:
             missing = ", ".join(sorted(info["missing_keys"])[:3])
             raise ModelError(f"the checkpoint of {self.name!r} lacks weights of its reward model: {missing}")
-        if "device_map" not in self.model_kwargs:
+        if "device_map" not in self.model_kwargs and getattr(model, "hf_quantizer", None) is None:
             model.to(device)
         return model.eval().requires_grad_(False)
 

@@ -93,6 +93,8 @@ class Conversations:
             return self._shortened(messages, response, len(encoded.ids))
         except InvalidInputError as error:
             return error
+        except Exception as error:  # noqa: BLE001 - templates and tokenizers of others; this one costs only itself
+            return InvalidInputError(f"{self._name} cannot read this conversation: {error!r}")
 
     def _response(self, text: str) -> str:
         if not self._keep_thinking:
@@ -174,8 +176,12 @@ class Conversations:
         head = self._family.head
         last = len(ids) - 1
         if isinstance(head, Steps):
-            (marker,) = self._ids_of(head.marker)
-            found = [i for i, token in enumerate(ids) if token == marker]
+            marker = self._ids_of(head.marker)
+            if len(marker) != 1:
+                raise InvalidInputError(
+                    f"the tokenizer of {self._name} has no token {head.marker!r} to mark steps with"
+                )
+            found = [i for i, token in enumerate(ids) if [token] == marker]
             return tuple(found[-response.count(head.marker) :])  # others stand in the prompt, and are the user's
         if not isinstance(head, Gate):
             return (last,)

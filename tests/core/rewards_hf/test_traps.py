@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tpo_core.rewards import HFRewardModel
 from tpo_core.rewards.checkpoint import Loaded
 from tpo_core.rewards.conversation import Conversations, Encoded
 from tpo_core.rewards.devices import choose_dtype
-from tpo_core.rewards.families import FAMILIES, UNKNOWN, Family, find_family
+from tpo_core.rewards.families import FAMILIES, UNKNOWN, Family, Steps, find_family
 from tpo_core.rewards.heads import LinearHead
 from tpo_core.rewards.padded import PaddedForward
 
@@ -210,8 +211,16 @@ def test_system_prompt_and_every_turn_are_scored(build: Build) -> None:
 def test_a_template_that_cannot_write_a_conversation_costs_that_conversation_alone(build: Build) -> None:
     reward = HFRewardModel(str(build(template="tools")))
     broken = [{"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": "none"}}]}]
-    good, bad = reward.score(["capital?", broken], ["Paris", "Paris"])
-    assert math.isfinite(good) and math.isnan(bad) and "chat template" in bad.failure
+    odd = [{"role": "user", "content": "add", "tool_call_id": "\ud800"}]
+    good, bad, worse = reward.score(["capital?", broken, odd], ["Paris"] * 3)
+    assert math.isfinite(good) and math.isnan(bad) and math.isnan(worse)
+    assert "chat template" in bad.failure and "cannot read this conversation" in worse.failure
+
+
+def test_a_tokenizer_without_the_mark_of_steps_is_named(build: Build) -> None:
+    family = replace(find_family("Qwen2.5-Math-PRM"), head=Steps("<step>", "\n\n"))
+    with pytest.raises(InvalidInputError, match="the tokenizer of tiny has no token '<step>'"):
+        encode(build(template="chatml"), "capital?", "Paris", family)
 
 
 def test_a_template_that_refuses_a_conversation_says_so(build: Build) -> None:
