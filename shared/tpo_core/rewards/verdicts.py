@@ -27,7 +27,7 @@ _NAMED = rf"(?:grade|score|rating|verdict)[^\w-]{{0,6}}(?:is|of)?[^\w-]{{0,6}}{_
 _OUT_OF = rf"({_NUMBER})\s*(?:/|out of)\s*({_NUMBER})"
 _THOUGHT = re.compile(r"\A(?:\s*<think(?:ing)?>)?.*?</think(?:ing)?>|\A\s*<think(?:ing)?>.*\Z", re.DOTALL)
 
-_CUE = r"(?:\A|:|\b(?:is|are|prefer|choose|pick|select|verdict|answer|winner|choice)\b)"  # what a verdict stands after
+_CUES = {":", "is", "are", "prefer", "choose", "pick", "select", "verdict", "answer", "winner", "choice"}
 _BETTER = r"(?:is|are)\s+(?:\w+\s+){0,2}?(?:better|best|superior|stronger|preferable|winner)\b|wins\b"
 _CONTRARY = re.compile(r"\b(?:worse|worst|weaker|inferior|los\w+|less|not|never|neither|nor|no|un\w+)\b|n['’]t\b", re.I)
 _TIE = re.compile(
@@ -103,17 +103,24 @@ def read_choice(text: str, options: Sequence[str], *, cut: bool = False) -> str 
         found = {alone}
     else:
         found = set(re.findall(rf"\A\W*({either})\b\s*(?:[^\w\s?]|\Z)", text))
-        headings = re.findall(rf"^\W*({either})\b\W*:", "\n".join(more), re.MULTILINE)
+        headings = re.findall(rf"^[^\w\n]*({either})\b[^\w\n]*:", "\n".join(more), re.MULTILINE)
         found = set() if set(headings) - found else found  # each is spoken of in its turn
     if not cut:
         for sentence in re.split(r"(?<=[.!?])\s|\n", text):
             if not _CONTRARY.search(sentence):
                 found |= set(re.findall(rf"\b({either})\s+(?:{_BETTER})", sentence))
         last = re.split(r"(?<=[.!?])\s+(?=\w)|\n", text)[-1]
-        named = re.search(rf"{_CUE}\W*(?:the\s+)?(?:response|option)?\W*\b({either})[^\w?]*\Z", last, re.IGNORECASE)
-        if named and named[1] in options and not _CONTRARY.search(last):
-            found.add(named[1])
+        if (ending := _named_at_the_end(last)) in options and not _CONTRARY.search(last):
+            found.add(ending)
     return found.pop() if len(found) == 1 else None
+
+
+def _named_at_the_end(sentence: str) -> str:
+    """Return the last word, where it stands for all of the sentence or after what announces a verdict."""
+    *before, last = re.findall(r"\w+|[:?]", sentence) or [""]  # word by word: patterns run away on "::::"
+    while before and before[-1].casefold() in ("the", "response", "option"):
+        before.pop()
+    return last if not before or before[-1].casefold() in _CUES else ""
 
 
 def says_tie(text: str) -> bool:

@@ -1,6 +1,7 @@
 """A verdict is read as it was meant, or not at all: never turned round, never another's, never a default number."""
 
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -166,3 +167,11 @@ def test_of_a_choice_that_broke_off_only_the_opening_counts():
 )
 def test_ties(text, tie):
     assert says_tie(text) is tie
+
+
+@pytest.mark.parametrize("part", [":", "* ", "-", "is ", "grade ", "1/", "A is ", "A:\n", "my final ", "<think>", " "])
+def test_a_judge_that_repeats_itself_holds_nobody_up(part):
+    started = time.process_time()
+    for read in (lambda t: read_choice(t, ("A", "B")), says_tie, lambda t: read_grade(t, 1, 9)):
+        read(part * 2000 + "x")
+    assert time.process_time() - started < 5  # a pattern that runs away takes a minute
