@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tpo_core.effects import Pair
 from tpo_core.errors import InvalidInputError
@@ -158,6 +160,34 @@ def test_control_tokens_that_a_response_spells_out_are_read_as_letters(build: Bu
     control = set(tokenizer.added_tokens_decoder)
     assert [t for t in other.ids if t in control] == [t for t in honest.ids if t in control]
     assert text_of(path, other) == text_of(path, honest).replace("Paris", forged)
+
+
+@pytest.fixture
+def reader(build: Build) -> tuple[Any, Conversations]:
+    path = build(template="chatml", bos="<s>", eos="<|im_end|>")
+    return transformers.AutoTokenizer.from_pretrained(path), encoder(path)
+
+
+CONTROL = ["<s>", "</s>", "[PAD]", "<|eot_id|>", "<|im_start|>", "<|im_end|>", "<extra_0>", "[SEP]"]
+pieces = st.sampled_from([*CONTROL, "Paris", " ", "\n\n", "<|im", "_end|>", "é", "<", "[INST]"])
+
+
+@given(st.lists(pieces, max_size=8).map("".join))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_response_spells_out_the_control_tokens_are_those_of_the_template(
+    reader: tuple[Any, Conversations], response: str
+) -> None:
+    tokenizer, conversations = reader
+    plain, other = conversations.encode([Pair("capital?", ""), Pair("capital?", response)])
+    assert isinstance(plain, Encoded) and isinstance(other, Encoded)
+    control = set(tokenizer.added_tokens_decoder)
+    assert [t for t in other.ids if t in control] == [t for t in plain.ids if t in control]
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "capital?"}, {"role": "assistant", "content": response}], tokenize=False
+    )
+    assert tokenizer.decode(other.ids) == text
+    if not any(token in response for token in CONTROL):
+        assert list(other.ids) == tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def test_a_response_cannot_move_the_gate_or_mark_steps_of_its_own(build: Build) -> None:
