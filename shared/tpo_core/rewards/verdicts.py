@@ -29,7 +29,7 @@ _THOUGHT = re.compile(r"\A(?:\s*<think(?:ing)?>)?.*?</think(?:ing)?>|\A\s*<think
 
 _CUES = {":", "is", "are", "prefer", "choose", "pick", "select", "verdict", "answer", "winner", "choice"}
 _BETTER = r"(?:is|are)\s+(?:\w+\s+){0,2}?(?:better|best|superior|stronger|preferable|winner)\b|wins\b"
-_CONTRARY = re.compile(r"\b(?:worse|worst|weaker|inferior|los\w+|less|not|never|neither|nor|no|un\w+)\b|n['’]t\b", re.I)
+_CONTRARY = re.compile(r"\b(?:worse|worst|weaker|inferior|los\w+|less|not|never|neither|nor|no)\b|n['’]t\b", re.I)
 _TIE = re.compile(
     r"\W*(?:(?:the )?(?:verdict|answer)\W+)?(?:it['’]?s |it is |they are |both are |both responses are )?"
     r"(?:an? )?(?:tie|tied|draw|equal|equally good)\W*",
@@ -107,10 +107,11 @@ def read_choice(text: str, options: Sequence[str], *, cut: bool = False) -> str 
         found = set() if set(headings) - found else found  # each is spoken of in its turn
     if not cut:
         for sentence in re.split(r"(?<=[.!?])\s|\n", text):
-            if not _CONTRARY.search(sentence):
-                found |= set(re.findall(rf"\b({either})\s+(?:{_BETTER})", sentence))
+            for better in re.finditer(rf"\b({either})\s+(?:{_BETTER})", sentence):
+                if not _CONTRARY.search(sentence[: better.end()]):  # what comes after may be about the other
+                    found.add(better[1])
         last = re.split(r"(?<=[.!?])\s+(?=\w)|\n", text)[-1]
-        if (ending := _named_at_the_end(last)) in options and not _CONTRARY.search(last):
+        if (ending := _named_at_the_end(last)) in options and not _CONTRARY.search(re.split("[,;]", last)[-1]):
             found.add(ending)
     return found.pop() if len(found) == 1 else None
 
