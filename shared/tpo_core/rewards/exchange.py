@@ -48,18 +48,16 @@ class Line:
         url: The server's, without the path of its endpoints.
         headers: Sent with each request. Redirects are not followed, since they would take them elsewhere.
         timeout: Seconds for one exchange as a whole, from connecting to the answer's last byte.
-        connections: Exchanges at once; further ones wait their turn, outside the time.
     """
 
-    def __init__(self, url: str, *, headers: Mapping[str, str], timeout: float, connections: int) -> None:
+    def __init__(self, url: str, *, headers: Mapping[str, str], timeout: float) -> None:
         import httpx
 
         self.url = public(url)
         self._parts = urlsplit(url)
         self._timeout = timeout
-        self._gate = asyncio.Semaphore(connections)
         self._secrets = [v for v in (*headers.values(), *headers.get("Authorization", "").split()[1:]) if len(v) > 7]
-        limits = httpx.Limits(max_connections=connections)
+        limits = httpx.Limits(max_connections=None)  # whoever asks sees to that
         # A proxy of the environment is for other hosts; a transport of one's own leaves it aside.
         near = httpx.AsyncHTTPTransport(limits=limits) if _is_loopback(self._parts.hostname or "") else None
         self._client = httpx.AsyncClient(
@@ -86,8 +84,7 @@ class Line:
         asked = f"{method} {path}".rstrip()
         content = None if body is None else self._written(body)
         try:
-            async with self._gate:
-                status, headers, data = await asyncio.wait_for(self._exchange(method, path, content), self._timeout)
+            status, headers, data = await asyncio.wait_for(self._exchange(method, path, content), self._timeout)
         except (asyncio.TimeoutError, httpx.TimeoutException) as error:
             raise TransientError(f"reward server {self.url} did not answer {asked} in time; see timeout=") from error
         except (httpx.HTTPError, OSError) as error:

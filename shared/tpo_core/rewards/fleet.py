@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from tpo_core.rewards.exchange import Line, TransientError
+from tpo_core.errors import RewardError
+from tpo_core.rewards.exchange import AnswerError, Line, TransientError
 from tpo_core.rewards.replica import Replica
 from tpo_core.rewards.servers import Server
 
@@ -56,11 +57,8 @@ class Fleet:
         loop = asyncio.get_running_loop()
         if not self._replicas or self._loop is not loop:
             self._loop = loop
-            lines = [
-                Line(url, headers=self._headers, timeout=self._timeout, connections=self._connections)
-                for url in self._urls
-            ]
-            self._replicas = [Replica(line, self._server, self._model) for line in lines]
+            lines = [Line(url, headers=self._headers, timeout=self._timeout) for url in self._urls]
+            self._replicas = [Replica(line, self._server, self._model, places=self._connections) for line in lines]
         return self._replicas
 
     async def trying(self, call: Callable[[Replica], Awaitable[T]]) -> T:
@@ -79,18 +77,32 @@ class Fleet:
             reraise=True,
         ):
             with attempt:
-                replica = min(self.replicas(), key=lambda r: (r.rests(), tried[r], r.in_flight))
-                tried[replica] += 1
-                return await self._call(replica, call)
+                return await self._try(call, tried)
         raise AssertionError("unreachable")
 
+    async def _try(self, call: Callable[[Replica], Awaitable[T]], tried: Counter[Replica]) -> T:
+        while True:
+            replica = min(self.replicas(), key=lambda r: (r.rests(), tried[r], r.load))
+            async with replica.place():
+                if all(r.gone(self._timeout * (self._retries + 1)) for r in self.replicas()):
+                    raise RewardError(f"reward server {replica.line.url} has only failed for too long to be waited for")
+                if not replica.rests() or all(r.rests() for r in self.replicas()):
+                    tried[replica] += 1
+                    return await self._call(replica, call)
+            # While this call waited for a place, the replica failed and others are well.
+
     async def _call(self, replica: Replica, call: Callable[[Replica], Awaitable[T]]) -> T:
-        with replica.busy():
-            try:
-                found = await call(replica)
-            except TransientError as error:
-                replica.note(failed=True, after=None if error.after is None else min(error.after, self._timeout))
-                raise
+        replica.in_flight += 1
+        try:
+            found = await call(replica)
+        except TransientError as error:
+            replica.note(failed=True, after=None if error.after is None else min(error.after, self._timeout))
+            raise
+        except AnswerError:  # a refusal, but an answer
+            replica.note(failed=False)
+            raise
+        finally:
+            replica.in_flight -= 1
         replica.note(failed=False)
         return found
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,12 @@ class Replica:
     """What it says of itself."""
     shown: SelfTest | None = None
     """What its self-test showed."""
+    places: int = 16
+    """Calls at once."""
+    load: int = 0
+    """Calls under way, and those that wait for a place."""
     in_flight: int = 0
+    """Calls under way."""
     known: bool = False
     """Whether it was asked what it is."""
     ready: bool = False
@@ -41,28 +46,40 @@ class Replica:
     """In a row."""
     rests_until: float = 0.0
     """By the loop's clock."""
+    fails_since: float = 0.0
+    """By the loop's clock; when the first of its failures was."""
     _preparing: asyncio.Future[None] | None = None
     _waiting: int = 0
 
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        """Count a call as under way."""
-        self.in_flight += 1
+    def __post_init__(self) -> None:
+        self._places = asyncio.Semaphore(self.places)
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Wait for a place and hold it for a call."""
+        self.load += 1
         try:
-            yield
+            async with self._places:
+                yield
         finally:
-            self.in_flight -= 1
+            self.load -= 1
 
     def rests(self) -> bool:
         """Say whether to leave it alone: it failed lately, or it failed and one call is finding out if it is back."""
-        return self.failures > 0 and (self.in_flight > 0 or asyncio.get_running_loop().time() < self.rests_until)
+        return self.failures > 0 and (self.in_flight > 0 or _now() < self.rests_until)
+
+    def gone(self, patience: float) -> bool:
+        """Say whether nothing but failures came for so many seconds, and one call is finding out if it is back."""
+        return self.failures > 0 and self.in_flight > 0 and _now() - self.fails_since > patience
 
     def note(self, *, failed: bool, after: float | None = None) -> None:
         """Remember how a call went; ``after`` is the rest the server asked for, in seconds."""
+        if failed and self.failures == 0:
+            self.fails_since = _now()
         self.failures = self.failures + 1 if failed else 0
         if failed:
             rest = after if after is not None else min(_REST * 2 ** min(self.failures - 1, 9), _LONGEST)
-            self.rests_until = asyncio.get_running_loop().time() + rest
+            self.rests_until = _now() + rest
 
     async def prepared(self, prepare: Callable[[Replica], Awaitable[None]]) -> None:
         """Return once the replica is prepared; calls at once prepare it once, and share a failure."""
@@ -166,3 +183,7 @@ class Replica:
                 raise
             return {}
         return found if isinstance(found, Mapping) else {}
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -121,6 +121,26 @@ def test_of_three_replicas_one_may_hang_and_one_fail_while_threads_and_tasks_sco
         assert len(hung) > before  # the one that hung works again
 
 
+def test_a_server_that_hangs_does_not_cost_a_timeout_for_every_request(fakes):
+    tested, release = threading.Event(), threading.Event()
+
+    def hangs(number, path, body):
+        if tested.is_set():
+            release.wait(30)
+
+    with fakes.serving(fakes.Tei(), hangs) as (url, _):
+        reward = RemoteRewardModel(url, timeout=0.3, retries=1, backoff=0.0, batch_size=1, workers=2)
+        reward.selftest()
+        tested.set()
+        start = time.monotonic()
+        with pytest.raises(RewardError, match=url):
+            reward.score("Why?", [f"answer {i}" for i in range(200)])  # would be 60 s
+        assert time.monotonic() - start < 10
+        tested.clear()
+        release.set()
+        assert reward.score("Why?", TEXTS) == pytest.approx([fakes.raw("Why?" + t) for t in TEXTS])
+
+
 @contextmanager
 def answering(write):
     """Serve whatever ``write(handler)`` writes, on loopback."""
