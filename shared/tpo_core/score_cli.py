@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 from tpo_core.effects import Pair, Reward
@@ -58,40 +61,53 @@ def run(args: argparse.Namespace) -> int:
     size = (64 if args.remote is None else 512) if args.batch is None else args.batch
     if size < 1:
         raise InvalidInputError(f"--batch must be at least 1, not {size}")
-    lines, pairs = _read(args.input)
+    if args.input != "-" and args.output != "-" and Path(args.input).resolve() == Path(args.output).resolve():
+        raise InvalidInputError(f"-o {args.output} is the input, which is read while it is scored; write another file")
     failed = 0
-    with closing(_model(args)) as model, _output(args.output) as file, _progress() as progress:
-        bar = progress.add_task("scoring", total=len(pairs))
-        for start in range(0, len(pairs), size):
-            here = slice(start, start + size)
-            rewards = _score(model, pairs[here])
-            for line, reward in zip(lines[here], rewards, strict=True):
-                file.write(json.dumps({**line, **_columns(reward)}, ensure_ascii=False) + "\n")
-                failed += math.isnan(reward)
-            file.flush()
-            progress.advance(bar, len(rewards))
+    with _source(args.input) as rows:
+        total = sum(1 for _ in _parsed(rows, args.input))  # every line is checked before a model is loaded
+        if not total:
+            raise InvalidInputError(f"{args.input} holds no lines to score")
+        rows.seek(0)
+        lines = _parsed(rows, args.input)
+        with closing(_model(args)) as model, _output(args.output) as file, _progress() as progress:
+            bar = progress.add_task("scoring", total=total)
+            while batch := list(islice(lines, size)):
+                rewards = _score(model, [pair for _, pair in batch])
+                for (line, _), reward in zip(batch, rewards, strict=True):
+                    file.write(_written({**line, **_columns(reward)}, file) + "\n")
+                    failed += math.isnan(reward)
+                file.flush()
+                progress.advance(bar, len(rewards))
     if failed:
-        sys.stderr.write(f"tpo: {failed} of {len(pairs)} lines have no reward; see their failure\n")
+        sys.stderr.write(f"tpo: {failed} of {total} lines have no reward; see their failure\n")
     return 1 if failed else 0
 
 
-def _read(name: str) -> tuple[list[Line], list[Pair]]:
+@contextmanager
+def _source(name: str) -> Iterator[IO[str]]:
+    """Open the input so that it can be read twice, line by line; what comes through a pipe is kept in a file."""
     try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with _opened(name) as file:
+            if name == "-":
+                shutil.copyfileobj(sys.stdin, file)
+                file.seek(0)
+            yield file
+    except UnicodeDecodeError as error:
         raise InvalidInputError(f"cannot read {name}: {error}") from error
-    lines: list[Line] = []
-    pairs: list[Pair] = []
-    for line, pair in _parsed(text, "standard input" if name == "-" else name):
-        lines.append(line)
-        pairs.append(pair)
-    if not pairs:
-        raise InvalidInputError(f"{name} holds no lines to score")
-    return lines, pairs
 
 
-def _parsed(text: str, name: str) -> Iterator[tuple[Line, Pair]]:
-    for number, row in enumerate(text.split("\n"), 1):
+def _opened(name: str) -> IO[str]:
+    if name == "-":
+        return TemporaryFile("w+", encoding="utf-8")
+    try:
+        return open(name, encoding="utf-8")
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {name}: {error}") from error
+
+
+def _parsed(rows: Iterable[str], name: str) -> Iterator[tuple[Line, Pair]]:
+    for number, row in enumerate(rows, 1):
         if not row.strip():
             continue
         try:
@@ -99,9 +115,20 @@ def _parsed(text: str, name: str) -> Iterator[tuple[Line, Pair]]:
             if not isinstance(line, dict) or "prompt" not in line or "response" not in line:
                 raise InvalidInputError("not an object with prompt and response")
             (pair,) = make_pairs([line["prompt"]], [line["response"]])
-        except (json.JSONDecodeError, InvalidInputError) as error:
-            raise InvalidInputError(f"{name}, line {number}: {error}") from error
+        except (ValueError, RecursionError, InvalidInputError) as error:
+            where = "standard input" if name == "-" else name
+            raise InvalidInputError(f"{where}, line {number}: {error}") from error
         yield line, pair
+
+
+def _written(line: Line, file: IO[str]) -> str:
+    """Write a line as JSON, in letters that the file can hold."""
+    text = json.dumps(line, ensure_ascii=False)
+    try:
+        text.encode(getattr(file, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(line)
+    return text
 
 
 def _model(args: argparse.Namespace) -> RewardModel:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,7 @@ def test_a_line_that_cannot_be_scored_costs_only_itself(
         ),
         ("[1]", "line 1: not an object"),
         ("\n\n{", "line 3: Expecting property name"),
+        ("[" * 100_000, "line 1: "),
         ('{"prompt": [], "response": "b"}', "line 1: prompts[0] must be"),
         ('{"prompt": "a", "response": 5}', "line 1: responses[0] must be text"),
         ('{"prompt": "a", "response": "\\ud800"}', "lone surrogate"),
@@ -88,10 +90,31 @@ def test_a_bad_line_is_named_in_one_line_before_any_model_is_loaded(
     assert message in error and error.count("\n") == 1
 
 
+def test_a_file_is_read_as_it_is_scored_and_written_as_it_goes(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    write(source, *({"prompt": "capital?", "response": f"Paris {i}", "note": "\ud800é"} for i in range(7)))
+    seen: list[int] = []
+    score = HFRewardModel.score_batch
+
+    def counted(self: HFRewardModel, pairs: Any) -> Any:
+        seen.append(len(target.read_text().splitlines()))
+        return score(self, pairs)
+
+    monkeypatch.setattr(HFRewardModel, "score_batch", counted)
+    assert main(["score", str(source), "-o", str(target), "--model", str(build("someone")), "--batch", "3"]) == 0
+    assert seen == [0, 3, 6]
+    assert [json.loads(row)["note"] for row in target.read_text().splitlines()] == ["\ud800é"] * 7
+
+
 def test_wrong_usage_of_score_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write(tmp_path / "in.jsonl", {"prompt": "a", "response": "b"})
     assert main(["score", str(tmp_path / "none.jsonl"), "--model", "x"]) == 2
     assert main(["score", source, "--model", "x", "--batch", "0"]) == 2
+    assert main(["score", source, "-o", source, "--model", "x"]) == 2 and Path(source).read_text()
+    (tmp_path / "latin.jsonl").write_bytes('{"prompt": "é"'.encode("latin-1"))
+    assert main(["score", str(tmp_path / "latin.jsonl"), "--model", "x"]) == 2
     assert main(["score", source, "--model", str(tmp_path / "none")]) == 1
     assert "cannot find the reward model" in capsys.readouterr().err
     with pytest.raises(SystemExit):
