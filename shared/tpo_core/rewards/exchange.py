@@ -27,8 +27,10 @@ _CONNECT = 10.0  # seconds; a host that is up accepts at once, however long it t
 class TransientError(RewardError):
     """The server could not answer now; another try, or another replica, may."""
 
-    def __init__(self, message: str, after: float | None = None) -> None:
+    def __init__(self, message: str, status: int = 0, after: float | None = None) -> None:
         super().__init__(message)
+        self.status = status
+        """Of the answer; 0 when there was none."""
         self.after = after
         """Seconds the server asked to be left alone for; None when it did not say."""
 
@@ -123,7 +125,7 @@ class Line:
         if status >= 400:
             said = f"reward server {self.url} answered {asked} with {status}: {self._said(data)}"
             if status in _AGAIN:
-                raise TransientError(said, _seconds(headers.get("Retry-After")))
+                raise TransientError(said, status, _seconds(headers.get("Retry-After")))
             raise AnswerError(said + ("; give the key it wants as headers=" if status in (401, 403) else ""), status)
         try:
             return json.loads(data)

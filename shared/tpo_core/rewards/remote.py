@@ -7,20 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from tpo_core.effects import Pair, Reward
-from tpo_core.errors import InvalidInputError, UnsupportedError
+from tpo_core.errors import UnsupportedError
 from tpo_core.rewards.base import RewardModel
-from tpo_core.rewards.exchange import AnswerError, public
+from tpo_core.rewards.exchange import AnswerError, TransientError, public
 from tpo_core.rewards.fanout import Portal, aeach, settle
 from tpo_core.rewards.fleet import Fleet
 from tpo_core.rewards.remote_settings import check_headers, check_numbers, check_urls, chosen_server
 from tpo_core.rewards.replica import Replica
 from tpo_core.rewards.selftest import PROBES, SelfTest, check_alike, check_scores
 from tpo_core.rewards.servers import Form, Item, Server
-from tpo_core.rewards.wire import Wire
+from tpo_core.rewards.wire import Wire, form_for, uncut
 
 __all__ = ["RemoteRewardModel", "SelfTest"]
 
-_DIVIDE = {400, 413, 422, 424}  # refusals for which one item, or their number, may be to blame
+_DIVIDE = {400, 413, 422, 424, 500}  # for which one item, or their number, may be to blame
 
 
 class RemoteRewardModel(RewardModel):
@@ -32,7 +32,7 @@ class RemoteRewardModel(RewardModel):
 
     Requests go to the least busy of several replicas. What may pass (a lost connection, a time-out, 429, 5xx) is tried
     again: at once on another replica that is well, else after what the server asks for or growing waits. A batch that
-    is refused is sent again in halves, so that a response that is too long costs only itself.
+    is refused or breaks the server is sent again in halves, so that a response that is too long costs only itself.
 
     Args:
         url: Where the server is, or a list of replicas of one model: ``http://host:8000``, without a path.
@@ -166,25 +166,41 @@ class RemoteRewardModel(RewardModel):
         self, server: Server, written: Sequence[Item | Exception]
     ) -> tuple[Form, Sequence[Item | Exception]]:
         """Bring items into the form that is sent; one that cannot be becomes an error."""
-        form = _form(server, next(w for w in written if isinstance(w, Item)), self.name)
+        form = form_for(server, next(w for w in written if isinstance(w, Item)), self.name)
         if server.cuts and not self._limited:
-            written = [_uncut(server, w) if isinstance(w, Item) else w for w in written]
+            written = [uncut(server, w) if isinstance(w, Item) else w for w in written]
         return form, await asyncio.to_thread(self._wire.spelled, written) if form == "text" else written
 
     async def _send(self, form: Form, items: Sequence[Item]) -> list[Reward | Exception]:
         """Send one request; when it is refused, halves of it, so that one item costs only itself."""
+        answer = await self._ask(form, items)
+        return await self._divided(form, items, answer) if isinstance(answer, Exception) else answer
 
+    async def _divided(
+        self, form: Form, items: Sequence[Item], error: AnswerError | TransientError
+    ) -> list[Reward | Exception]:
+        if error.status not in _DIVIDE or len(items) == 1:
+            return [error] * len(items)
+        half = len(items) // 2
+        parts = (items[:half], items[half:])
+        answers = [await self._ask(form, part) for part in parts]
+        broken = error.status == 500 and all(isinstance(answer, Exception) for answer in answers)
+        if broken and (half == 1 or isinstance(await self._ask(form, items[:1]), Exception)):
+            return [error] * len(items)  # it is the server, which would take its time to fail on each
+        found: list[Reward | Exception] = []
+        for part, answer in zip(parts, answers, strict=True):
+            found += await self._divided(form, part, answer) if isinstance(answer, Exception) else answer
+        return found
+
+    async def _ask(self, form: Form, items: Sequence[Item]) -> list[Reward | Exception] | AnswerError | TransientError:
         async def once(replica: Replica) -> list[list[float]]:
             await replica.prepared(self._prepare)
             return await replica.scores(form, items)
 
         try:
             numbers = await self._fleet.trying(once)
-        except AnswerError as error:
-            if error.status not in _DIVIDE or len(items) == 1:
-                return [error] * len(items)
-            half = len(items) // 2
-            return [*await self._send(form, items[:half]), *await self._send(form, items[half:])]
+        except (AnswerError, TransientError) as error:
+            return error
         return [self._reward(n, item) for n, item in zip(numbers, items, strict=True)]
 
     async def _ready(self, replica: Replica) -> Replica:
@@ -225,22 +241,3 @@ class RemoteRewardModel(RewardModel):
             )
         heads = {str(i): n for i, n in enumerate(numbers)}
         return Reward(numbers[self._label], heads=heads, truncated=item.truncated)
-
-
-def _form(server: Server, item: Item, name: str) -> Form:
-    form = server.form_of(item)
-    if form is None:
-        raise UnsupportedError(
-            f"{server.name} takes {' or '.join(server.forms)}, which reward model {name!r} cannot make: "
-            "give tokenizer=, the reward model's own, or text=, which writes a pair as one text"
-        )
-    return form
-
-
-def _uncut(server: Server, item: Item) -> Item | Exception:
-    if len(item.ids) <= server.cuts:
-        return item
-    return InvalidInputError(
-        f"the conversation is {len(item.ids)} tokens long, and {server.name} cuts the end of the answer off after "
-        f"{server.cuts} unless it was started with more: give max_tokens=, what it takes"
-    )

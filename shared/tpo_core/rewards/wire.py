@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from tpo_core.effects import Pair
-from tpo_core.errors import InvalidInputError, ModelError
+from tpo_core.errors import InvalidInputError, ModelError, UnsupportedError
 from tpo_core.prompting import as_messages, show_query
 from tpo_core.rewards.fanout import Mutex
-from tpo_core.rewards.servers import Item
+from tpo_core.rewards.servers import Form, Item, Server
 
-__all__ = ["Wire"]
+__all__ = ["Wire", "form_for", "uncut"]
 
 _NO_LIMIT = 1 << 40
 
@@ -112,3 +112,28 @@ def _load(name: str) -> Any:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ModelError(f"tokenizer {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def form_for(server: Server, item: Item, name: str) -> Form:
+    """Return the best form that a server takes and that is at hand.
+
+    Raises:
+        UnsupportedError: There is none.
+    """
+    form = server.form_of(item)
+    if form is None:
+        raise UnsupportedError(
+            f"{server.name} takes {' or '.join(server.forms)}, which reward model {name!r} cannot make: "
+            "give tokenizer=, the reward model's own, or text=, which writes a pair as one text"
+        )
+    return form
+
+
+def uncut(server: Server, item: Item) -> Item | Exception:
+    """Return an item, or the error of one whose end the server would cut off without a word."""
+    if len(item.ids) <= server.cuts:
+        return item
+    return InvalidInputError(
+        f"the conversation is {len(item.ids)} tokens long, and {server.name} cuts the end of the answer off after "
+        f"{server.cuts} unless it was started with more: give max_tokens=, what it takes"
+    )

@@ -94,6 +94,20 @@ def test_an_answer_that_is_too_long_for_the_server_costs_only_itself(fakes, toke
         assert len(posts) <= 1 + 11  # the self-test; then halves of halves
 
 
+@pytest.mark.parametrize("most", [1, 5])
+def test_a_batch_that_breaks_the_server_is_sent_in_smaller_parts(fakes, tokenizer, most):
+    def fault(number, path, body):  # one text that it cannot take, or more than its memory holds
+        bad = "poison" in "".join(body["query"]) if most == 1 else len(body["query"]) > most
+        return (500, "text/plain", b"Internal Server Error") if bad else None
+
+    texts = [f"answer {i}" for i in range(16)]
+    texts[3] = "poison" if most == 1 else texts[3]
+    with fakes.serving(fakes.OpenRlhf(), fault) as (url, posts):
+        scores = RemoteRewardModel(url, tokenizer=tokenizer, **QUICK).score("Why?", texts)
+        assert [i for i, s in enumerate(scores) if s != s] == ([3] if most == 1 else [])
+        assert len(posts) <= 1 + 3 * 5 + 4  # the self-test; what failed, three times; and the rest
+
+
 def test_answers_of_vllm_are_read_by_their_index(fakes, tokenizer):
     class Shuffled(fakes.Vllm):
         def post(self, path, body):
