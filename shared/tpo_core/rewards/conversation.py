@@ -66,7 +66,7 @@ class Conversations:
         self._literals = Literals(tokenizer, keep=family.head.marker if isinstance(family.head, Steps) else "")
         template = getattr(tokenizer, "chat_template", None)
         self._templated = bool(template)
-        if not template and getattr(tokenizer, "sep_token", None) is None:
+        if not template and not self._literals.takes_pairs():
             raise InvalidInputError(
                 f"{name} has no chat template, and its tokenizer nothing to put between a question and an answer: give "
                 "chat_template=, a Jinja template as its authors write the two"

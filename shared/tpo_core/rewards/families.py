@@ -159,7 +159,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         name="Nemotron-Reward",
-        pattern=r"Nemotron-70B-Reward",
+        pattern=r"Llama-3\.1-Nemotron-70B-Reward",
         source="https://huggingface.co/nvidia/Llama-3.1-Nemotron-70B-Reward-HF",
         score="the logit of the vocabulary's first token after the last turn, which is where its value head was put",
         head=Mlp("lm_head"),

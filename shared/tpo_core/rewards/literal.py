@@ -46,6 +46,11 @@ class Literals:
         span = [batch.token_to_chars(i) for i in range(len(ids))]
         return self._replaced(ids, [], lambda i: span[i] is not None and len(before) <= span[i].start < end)[0]
 
+    def takes_pairs(self) -> bool:
+        """Tell whether the tokenizer puts something of its own between two texts, as encoders want it."""
+        separator = getattr(self._tokenizer, "sep_token_id", None)
+        return separator is not None and separator in self._tokenizer("a", "b")["input_ids"]
+
     def pair(self, question: str, answer: str) -> tuple[list[int], list[int]]:
         """Return the tokens of two texts, and which text each is of where the model wants to know."""
         batch = self._tokenizer(question, answer)

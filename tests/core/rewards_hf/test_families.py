@@ -427,8 +427,11 @@ def test_encoders_take_question_and_answer_as_the_pair_of_texts_of_their_card(
         reward.score([chat("")], ["a"])
 
 
-def test_a_decoder_without_a_template_is_not_shown_question_and_answer_glued_together(build: Build) -> None:
-    path = build("someone", "GPT2ForSequenceClassification", None, n_embd=32, n_layer=2, n_head=4)
+@pytest.mark.parametrize("sep", [None, "[SEP]"])
+def test_a_decoder_without_a_template_is_not_shown_question_and_answer_glued_together(
+    build: Build, sep: str | None
+) -> None:
+    path = build("someone", "GPT2ForSequenceClassification", None, sep=sep, n_embd=32, n_layer=2, n_head=4)
     with pytest.raises(InvalidInputError, match="give chat_template="):
         HFRewardModel(str(path))
     HFRewardModel(str(path), chat_template="{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
@@ -536,6 +539,7 @@ def test_names_lead_to_their_families() -> None:
         "Qwen/Qwen2-Math-RM-72B": "WorldPM",
         "Qwen/Qwen2.5-Math-PRM-7B": "Qwen2.5-Math-PRM",
         "nvidia/Llama-3.1-Nemotron-70B-Reward-HF": "Nemotron-Reward",
+        "nvidia/Llama-3.3-Nemotron-70B-Reward": "sequence classifier",
         "nvidia/Qwen-3-Nemotron-32B-Reward": "sequence classifier",
         "OpenAssistant/reward-model-deberta-v3-large-v2": "OpenAssistant RM",
         "Ray2333/gpt2-large-harmless-reward_model": "HH GPT-2",
