@@ -19,8 +19,10 @@ __all__ = ["attend", "looked_up", "masked", "merged", "multiplied"]
 
 _LEAST = 32
 """Queries from which on ``multiplied`` is worth its calls."""
-_QUERIES, _SCORES = 256, 2**19
-"""A block's queries, of all heads of a group, and its scores: 1 MiB, what a core's cache holds."""
+_QUERIES, _SCORES = 256, 2**20
+"""A block's queries, of all heads of a group, and its scores: 2 MiB, about what a core's cache holds."""
+_FEW = 1024
+"""Keys up to which blocks are halved, because what a block computes in vain is a larger part of it."""
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
@@ -79,8 +81,9 @@ def multiplied(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
     shared, queries = keys - q.shape[2], q.reshape(groups, -1, *q.shape[2:])
     output = torch.empty_like(queries)
     scale = size**-0.5 if scale is None else scale
-    step = min(q.shape[2], max(1, _QUERIES // queries.shape[1]))
-    space = q.new_empty(2, max(_SCORES, queries.shape[1] * step * keys))
+    parts = -(-q.shape[2] * queries.shape[1] // (_QUERIES if keys > _FEW else _QUERIES // 2))
+    step = -(-q.shape[2] // parts)
+    space = q.new_empty(max(_SCORES, queries.shape[1] * step * keys))
     masks = q.new_full((step, step), -torch.inf).triu_(1)
     for start in range(0, q.shape[2], step):
         block = queries[:, :, start : start + step]
@@ -89,11 +92,15 @@ def multiplied(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
         for first in range(0, groups, several):
             some = slice(first, first + several)
             rows = block[some].flatten(1, 2)
-            scores, weights = (s[: rows.shape[0] * rows.shape[1] * seen].view(*rows.shape[:2], seen) for s in space)
-            scores.baddbmm_(rows, k[0, some, :seen].transpose(1, 2), beta=0, alpha=scale)
+            scores = space[: rows.shape[0] * rows.shape[1] * seen].view(*rows.shape[:2], seen)
+            columns = k[0, some, :seen].contiguous().transpose(1, 2)  # products of scattered keys cost more than a copy
+            if rows.shape[0] == 1:  # and a batch of one costs more than a matrix
+                scores[0].addmm_(rows[0], columns[0], beta=0, alpha=scale)
+            else:
+                scores.baddbmm_(rows, columns, beta=0, alpha=scale)
             scores.view(-1, block.shape[1], tokens, seen)[..., seen - tokens :] += masks[:tokens, :tokens]
-            torch.softmax(scores, 2, out=weights)
-            output[some, :, start : start + tokens] = torch.bmm(weights, v[0, some, :seen]).view(-1, *block.shape[1:])
+            torch.softmax(scores, 2, out=scores)
+            output[some, :, start : start + tokens] = torch.bmm(scores, v[0, some, :seen]).view(-1, *block.shape[1:])
     return output.view(q.shape)
 
 

@@ -46,15 +46,16 @@ class Prefix:
 
 
 def _written(kept: dict[int, Tensor], layer: int, start: int, new: Tensor, room: int) -> Tensor:
-    end = start + new.shape[2]
+    tokens = new.shape[2]
+    end = start + tokens
     space = kept.get(layer)
     if space is None or space.shape[2] < max(end, room):
         larger = new.new_empty(1, new.shape[1], max(end, room), new.shape[3])
         if space is not None:
             larger[:, :, :start] = space[:, :, :start]
         kept[layer] = space = larger
-    space[:, :, start:end] = new
-    return space[:, :, :end]
+    space.narrow(2, start, tokens).copy_(new)
+    return space.narrow(2, 0, end)
 
 
 class PrefixStore:
