@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from tpo_core.rewards.ensemble import EnsembleReward as EnsembleReward
     from tpo_core.rewards.function import FunctionReward as FunctionReward
     from tpo_core.rewards.function import as_reward as as_reward
-    from tpo_core.rewards.hf import HFRewardModel as HFRewardModel
-    from tpo_core.rewards.judge import JudgeReward as JudgeReward
+    from tpo_core.rewards.hf.model import HFRewardModel as HFRewardModel
+    from tpo_core.rewards.judge.model import JudgeReward as JudgeReward
     from tpo_core.rewards.penalty import LengthPenalty as LengthPenalty
-    from tpo_core.rewards.remote import RemoteRewardModel as RemoteRewardModel
+    from tpo_core.rewards.remote.model import RemoteRewardModel as RemoteRewardModel
 
 __all__ = [
     "EnsembleReward",
@@ -33,10 +33,10 @@ __all__ = [
 _HOMES = {
     "EnsembleReward": "ensemble",
     "FunctionReward": "function",
-    "HFRewardModel": "hf",
-    "JudgeReward": "judge",
+    "HFRewardModel": "hf.model",
+    "JudgeReward": "judge.model",
     "LengthPenalty": "penalty",
-    "RemoteRewardModel": "remote",
+    "RemoteRewardModel": "remote.model",
     "as_reward": "function",
 }
 

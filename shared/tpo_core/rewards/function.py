@@ -141,11 +141,11 @@ def as_reward(thing: Any) -> RewardModel:
 
 def _named(text: str) -> RewardModel:
     if text.startswith(("http://", "https://")):
-        from tpo_core.rewards.remote import RemoteRewardModel
+        from tpo_core.rewards.remote.model import RemoteRewardModel
 
         return RemoteRewardModel(text)
     if text.count("/") >= 1 and not any(c.isspace() for c in text):
-        from tpo_core.rewards.hf import HFRewardModel
+        from tpo_core.rewards.hf.model import HFRewardModel
 
         return HFRewardModel(text)
     raise InvalidInputError(

@@ -29,7 +29,7 @@ import transformers
 
 from tpo_core.errors import TPOError, UnsupportedError
 from tpo_core.rewards import HFRewardModel, RemoteRewardModel
-from tpo_core.rewards.servers import Server, server_named
+from tpo_core.rewards.remote.servers import Server, server_named
 
 CHAT = [
     {"role": "system", "content": "Be brief."},

@@ -10,7 +10,7 @@ from judges import Judge, prefers_good, weighed, writes_grades
 from tpo_core.effects import Completion
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 from tpo_core.rewards import JudgeReward
-from tpo_core.rewards.gate import Gate
+from tpo_core.rewards.judge.gate import Gate
 from tpo_core.trajectory import Failure, Usage
 
 

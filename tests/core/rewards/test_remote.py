@@ -298,6 +298,7 @@ def test_a_million_characters_are_sent_whole(fakes):
         ({"on_long": "middle"}, "on_long='middle' needs max_tokens="),
         ({"on_long": "cut"}, "on_long"),
         ({"max_tokens": 9}, "max_tokens needs tokenizer="),
+        ({"tokenizer": "internlm/POLAR-7B"}, "beside a reference answer"),
     ],
 )
 def test_bad_settings_are_refused_by_name(settings, message):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tpo_core.rewards.verdicts import expected_grade, log_odds, read_choice, read_grade, says_tie
+from tpo_core.rewards.judge.verdicts import expected_grade, log_odds, read_choice, read_grade, says_tie
 
 
 @pytest.mark.parametrize(

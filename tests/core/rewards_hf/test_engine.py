@@ -25,15 +25,15 @@ from torch.nn import functional
 from tpo_core.effects import Pair
 from tpo_core.errors import ModelError, RewardError
 from tpo_core.rewards import HFRewardModel, Reward
-from tpo_core.rewards.attention import looked_up, masked, merged, multiplied
-from tpo_core.rewards.checkpoint import Loaded
-from tpo_core.rewards.conversation import Encoded
-from tpo_core.rewards.heads import LinearHead
-from tpo_core.rewards.packed import PackedForward
-from tpo_core.rewards.planning import plan_rows
-from tpo_core.rewards.prefixes import Prefix, PrefixStore, shared_length
-from tpo_core.rewards.scoring import WindowedForward, choose_forward
-from tpo_core.rewards.worker import Worker
+from tpo_core.rewards.families.conversation import Encoded
+from tpo_core.rewards.hf.attention import looked_up, masked, merged, multiplied
+from tpo_core.rewards.hf.checkpoint import Loaded
+from tpo_core.rewards.hf.heads import LinearHead
+from tpo_core.rewards.hf.packed import PackedForward
+from tpo_core.rewards.hf.planning import plan_rows
+from tpo_core.rewards.hf.prefixes import Prefix, PrefixStore, shared_length
+from tpo_core.rewards.hf.scoring import WindowedForward, choose_forward
+from tpo_core.rewards.hf.worker import Worker
 
 Build = Callable[..., Path]
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.rewards import HFRewardModel
-from tpo_core.rewards.families import FAMILIES, Family, Mlp, find_family
+from tpo_core.rewards.families.table import FAMILIES, Family, Mlp, find_family
 
 Build = Callable[..., Path]
 PROMPT = "What is the capital of France?"

@@ -15,7 +15,7 @@ import pytest
 
 from tpo_core.cli import main
 from tpo_core.rewards import HFRewardModel
-from tpo_core.rewards.families import table
+from tpo_core.rewards.families.table import table
 
 Build = Callable[..., Path]
 ROOT = Path(__file__).parents[3]

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from tpo_core.effects import Pair
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards import HFRewardModel
-from tpo_core.rewards.checkpoint import Loaded
-from tpo_core.rewards.conversation import Conversations, Encoded
-from tpo_core.rewards.devices import choose_dtype
-from tpo_core.rewards.families import FAMILIES, UNKNOWN, Family, Steps, find_family
-from tpo_core.rewards.heads import LinearHead
-from tpo_core.rewards.padded import PaddedForward
+from tpo_core.rewards.families.conversation import Conversations, Encoded
+from tpo_core.rewards.families.table import FAMILIES, UNKNOWN, Family, Steps, find_family
+from tpo_core.rewards.hf.checkpoint import Loaded
+from tpo_core.rewards.hf.devices import choose_dtype
+from tpo_core.rewards.hf.heads import LinearHead
+from tpo_core.rewards.hf.padded import PaddedForward
 
 Build = Callable[..., Path]
 SKYWORK = find_family("Skywork-Reward-V2")

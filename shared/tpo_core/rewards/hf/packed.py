@@ -17,11 +17,11 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from tpo_core.rewards.attention import attend
-from tpo_core.rewards.checkpoint import Loaded
-from tpo_core.rewards.conversation import Encoded
-from tpo_core.rewards.planning import Segment, cut, plan_rows
-from tpo_core.rewards.prefixes import PrefixStore
+from tpo_core.rewards.families.conversation import Encoded
+from tpo_core.rewards.hf.attention import attend
+from tpo_core.rewards.hf.checkpoint import Loaded
+from tpo_core.rewards.hf.planning import Segment, cut, plan_rows
+from tpo_core.rewards.hf.prefixes import PrefixStore
 
 __all__ = ["ATTENTION", "PackedForward"]
 

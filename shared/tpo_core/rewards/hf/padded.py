@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from tpo_core.rewards.checkpoint import Loaded
-from tpo_core.rewards.conversation import Encoded
+from tpo_core.rewards.families.conversation import Encoded
+from tpo_core.rewards.hf.checkpoint import Loaded
 
 __all__ = ["PaddedForward"]
 

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from tpo_core.effects import Pair
 from tpo_core.errors import InvalidInputError, ModelError, UnsupportedError
 from tpo_core.prompting import as_messages, show_query
+from tpo_core.rewards.families import find_family
 from tpo_core.rewards.fanout import Mutex
-from tpo_core.rewards.servers import Form, Item, Server
+from tpo_core.rewards.remote.servers import Form, Item, Server
 
 __all__ = ["Wire", "form_for", "uncut"]
 
@@ -40,6 +41,9 @@ class Wire:
         self._text = text
         named = tokenizer if isinstance(tokenizer, str) else getattr(tokenizer, "name_or_path", "")
         self._name = str(model or named)
+        self._family = find_family(self._name)
+        if tokenizer is not None and self._family.refused and not self._family.served:
+            raise InvalidInputError(f"{self._name} ({self._family.name}) {self._family.refused}")
         self._limit = max_tokens or _NO_LIMIT
         self._on_long: Literal["error", "middle"] = on_long
         self._lock = Mutex()  # tokenizers are not safe to share between threads
@@ -83,14 +87,15 @@ class Wire:
 
     def _loaded(self) -> Any:
         if self._conversations is None:
-            from tpo_core.rewards.conversation import Conversations
-            from tpo_core.rewards.families import find_family
+            from tpo_core.rewards.families.conversation import Conversations
 
             if isinstance(self._tokenizer, str):
                 self._tokenizer = _load(self._tokenizer)
+            if self._family.template:
+                self._tokenizer.chat_template = self._family.template
             self._conversations = Conversations(
                 self._tokenizer,
-                find_family(self._name),
+                self._family,
                 name=self._name or "this tokenizer",
                 max_tokens=self._limit,
                 on_long=self._on_long,

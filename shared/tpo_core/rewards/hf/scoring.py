@@ -16,11 +16,11 @@ from torch import Tensor
 
 from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError
-from tpo_core.rewards.checkpoint import Loaded
-from tpo_core.rewards.conversation import Conversations, Encoded
-from tpo_core.rewards.heads import Outcome
-from tpo_core.rewards.packed import ATTENTION, PackedForward
-from tpo_core.rewards.padded import PaddedForward
+from tpo_core.rewards.families.conversation import Conversations, Encoded
+from tpo_core.rewards.hf.checkpoint import Loaded
+from tpo_core.rewards.hf.heads import Outcome
+from tpo_core.rewards.hf.packed import ATTENTION, PackedForward
+from tpo_core.rewards.hf.padded import PaddedForward
 
 __all__ = ["Forward", "Scorer", "WindowedForward", "choose_forward"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tpo_core.errors import InvalidInputError
-from tpo_core.rewards.servers import SERVERS, Server, server_named
+from tpo_core.rewards.remote.servers import SERVERS, Server, server_named
 
 __all__ = ["check_headers", "check_numbers", "check_urls", "chosen_server"]
 

@@ -12,10 +12,10 @@ from tpo_core.effects import Completion, Pair, Reward
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 from tpo_core.rewards.base import RewardModel, prompt_key
 from tpo_core.rewards.fanout import Mutex, aeach, each, raise_if_broken
-from tpo_core.rewards.gate import Gate
-from tpo_core.rewards.judge_settings import check_choices, check_numbers, criteria_of
-from tpo_core.rewards.judging import Answer, Ask, combine, compare, grade, yes_or_no
-from tpo_core.rewards.lms import as_chat
+from tpo_core.rewards.judge.gate import Gate
+from tpo_core.rewards.judge.judging import Answer, Ask, combine, compare, grade, yes_or_no
+from tpo_core.rewards.judge.lms import as_chat
+from tpo_core.rewards.judge.settings import check_choices, check_numbers, criteria_of
 from tpo_core.trajectory import Usage
 
 __all__ = ["JudgeReward"]

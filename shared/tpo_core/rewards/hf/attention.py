@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
 
-from tpo_core.rewards.checkpoint import cpu_has
+from tpo_core.rewards.hf.checkpoint import cpu_has
 
 __all__ = ["attend", "looked_up", "masked", "merged", "multiplied"]
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 from tpo_core.effects import Completion, Message, Pair, Reward
 from tpo_core.prompting import show_query
-from tpo_core.rewards.judge_prompts import Compare, Grade, YesNo, messages
-from tpo_core.rewards.verdicts import expected_grade, log_odds, read_choice, read_grade, says_tie
+from tpo_core.rewards.judge.prompts import Compare, Grade, YesNo, messages
+from tpo_core.rewards.judge.verdicts import expected_grade, log_odds, read_choice, read_grade, says_tie
 from tpo_core.trajectory import Usage
 
 __all__ = ["Answer", "Ask", "combine", "compare", "grade", "yes_or_no"]

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from tpo_core.errors import RewardError
-from tpo_core.rewards.exchange import AnswerError, Line, TransientError
-from tpo_core.rewards.replica import Replica
-from tpo_core.rewards.servers import Server
+from tpo_core.rewards.remote.exchange import AnswerError, Line, TransientError
+from tpo_core.rewards.remote.replica import Replica
+from tpo_core.rewards.remote.servers import Server
 
 if TYPE_CHECKING:
     import tenacity

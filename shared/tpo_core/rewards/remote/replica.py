@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tpo_core.errors import RewardError, UnsupportedError
-from tpo_core.rewards.exchange import AnswerError, Line
-from tpo_core.rewards.selftest import SelfTest
-from tpo_core.rewards.servers import SERVERS, Form, Item, Server
+from tpo_core.rewards.remote.exchange import AnswerError, Line
+from tpo_core.rewards.remote.selftest import SelfTest
+from tpo_core.rewards.remote.servers import SERVERS, Form, Item, Server
 
 __all__ = ["Replica"]
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.rewards.base import RewardModel
-from tpo_core.rewards.families import Family, Steps, family_named, find_family
-from tpo_core.rewards.worker import Worker
+from tpo_core.rewards.families.table import Family, Steps, family_named, find_family
+from tpo_core.rewards.hf.worker import Worker
 
 if TYPE_CHECKING:
     import torch
@@ -87,8 +87,8 @@ class HFRewardModel(RewardModel):
         if self.family.refused:
             raise InvalidInputError(f"{self.name} ({self.family.name}) {self.family.refused}")
         _need_extra()
-        from tpo_core.rewards.checkpoint import Source
-        from tpo_core.rewards.setup import Setup
+        from tpo_core.rewards.hf.checkpoint import Source
+        from tpo_core.rewards.hf.setup import Setup
 
         setup = Setup(
             Source(

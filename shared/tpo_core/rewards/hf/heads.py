@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tpo_core.errors import ModelError
-from tpo_core.rewards.entries import Blend, Gate, Mlp, Steps
+from tpo_core.rewards.families.entries import Blend, Gate, Mlp, Steps
 
 __all__ = ["BlendHead", "GateHead", "HeadFn", "LinearHead", "MlpHead", "Outcome", "StepHead", "build_head"]
 

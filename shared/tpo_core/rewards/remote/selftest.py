@@ -29,7 +29,7 @@ class SelfTest:
     url: str
     """Where it is, without the user, password and query of its URL."""
     server: str
-    """Its kind; see ``tpo_core.rewards.servers``."""
+    """Its kind; see ``tpo_core.rewards.remote.servers``."""
     model: str
     scores: tuple[float, ...]
     """Of a good and a bad answer to one question, then to another."""

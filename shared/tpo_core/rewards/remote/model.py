@@ -9,14 +9,14 @@ from typing import Any, Literal
 from tpo_core.effects import Pair, Reward
 from tpo_core.errors import UnsupportedError
 from tpo_core.rewards.base import RewardModel
-from tpo_core.rewards.exchange import AnswerError, TransientError, public
 from tpo_core.rewards.fanout import Portal, aeach, settle
-from tpo_core.rewards.fleet import Fleet
-from tpo_core.rewards.remote_settings import check_headers, check_numbers, check_urls, chosen_server
-from tpo_core.rewards.replica import Replica
-from tpo_core.rewards.selftest import PROBES, SelfTest, check_alike, check_scores
-from tpo_core.rewards.servers import Form, Item, Server
-from tpo_core.rewards.wire import Wire, form_for, uncut
+from tpo_core.rewards.remote.exchange import AnswerError, TransientError, public
+from tpo_core.rewards.remote.fleet import Fleet
+from tpo_core.rewards.remote.replica import Replica
+from tpo_core.rewards.remote.selftest import PROBES, SelfTest, check_alike, check_scores
+from tpo_core.rewards.remote.servers import Form, Item, Server
+from tpo_core.rewards.remote.settings import check_headers, check_numbers, check_urls, chosen_server
+from tpo_core.rewards.remote.wire import Wire, form_for, uncut
 
 __all__ = ["RemoteRewardModel", "SelfTest"]
 
@@ -37,7 +37,7 @@ class RemoteRewardModel(RewardModel):
     Args:
         url: Where the server is, or a list of replicas of one model: ``http://host:8000``, without a path.
         model: The name under which it is served; found out from the server by default.
-        server: ``auto``, or a kind from ``tpo_core.rewards.servers``.
+        server: ``auto``, or a kind from ``tpo_core.rewards.remote.servers``.
         tokenizer: The reward model's own: a transformers tokenizer, or a name or folder to load it from.
         text: A function that writes a pair as the one text the model was trained on, for servers that take text.
         request: For a JSON endpoint of your own, at ``url`` as it stands: makes the body of a list of pairs.

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from tpo_core.effects import Pair
 from tpo_core.errors import InvalidInputError
-from tpo_core.rewards.entries import Family, Gate, Steps
-from tpo_core.rewards.literal import Literals
-from tpo_core.rewards.messages import plain_messages, without_thinking
+from tpo_core.rewards.families.entries import Family, Gate, Steps
+from tpo_core.rewards.families.literal import Literals
+from tpo_core.rewards.families.messages import plain_messages, without_thinking
 
 __all__ = ["Conversations", "Encoded"]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tpo_core.errors import InvalidInputError
-from tpo_core.rewards.checkpoint import Source
-from tpo_core.rewards.conversation import Conversations
-from tpo_core.rewards.devices import choose_device, choose_dtype
-from tpo_core.rewards.scoring import Scorer, choose_forward
+from tpo_core.rewards.families.conversation import Conversations
+from tpo_core.rewards.hf.checkpoint import Source
+from tpo_core.rewards.hf.devices import choose_device, choose_dtype
+from tpo_core.rewards.hf.scoring import Scorer, choose_forward
 
 if TYPE_CHECKING:
     import torch

@@ -99,3 +99,5 @@ class Family:
     """What the tests compare it with."""
     refused: str = ""
     """Why it cannot score a prompt and a response, and what to do instead; such a model is never scored."""
+    served: bool = False
+    """Whether a server of the authors' own scores what is refused here."""

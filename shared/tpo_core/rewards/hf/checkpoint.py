@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from transformers.utils import cached_file
 
 from tpo_core.errors import InvalidInputError, ModelError
-from tpo_core.rewards.devices import cpu_has
-from tpo_core.rewards.entries import Blend, Family, Gate, Logits
-from tpo_core.rewards.heads import HeadFn, LinearHead, build_head
-from tpo_core.rewards.owncode import is_own_code, restore_buffers
+from tpo_core.rewards.families.entries import Blend, Family, Gate, Logits
+from tpo_core.rewards.hf.devices import cpu_has
+from tpo_core.rewards.hf.heads import HeadFn, LinearHead, build_head
+from tpo_core.rewards.hf.owncode import is_own_code, restore_buffers
 
 __all__ = ["Loaded", "Source", "cpu_has"]
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from tpo_core.rewards.conversation import Encoded
-from tpo_core.rewards.prefixes import Prefix, PrefixStore, shared_length
+from tpo_core.rewards.families.conversation import Encoded
+from tpo_core.rewards.hf.prefixes import Prefix, PrefixStore, shared_length
 
 __all__ = ["Segment", "cut", "plan_rows"]
 

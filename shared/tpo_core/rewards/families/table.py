@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from tpo_core.errors import InvalidInputError
-from tpo_core.rewards.entries import Blend, Family, Gate, Head, Logits, Mlp, Steps
+from tpo_core.rewards.families.entries import Blend, Family, Gate, Head, Logits, Mlp, Steps
 
 __all__ = [
     "FAMILIES", "REFUSED", "UNKNOWN", "Blend", "Family", "Gate", "Head", "Logits", "Mlp", "Steps", "family_named",
@@ -187,24 +187,28 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 REFUSED: tuple[Family, ...] = tuple(
-    Family(name, pattern, source, "none", Logits(), refused=refused)
-    for name, pattern, source, refused in (
+    Family(name, pattern, source, "none", Logits(), refused=refused, served=served)
+    for name, pattern, source, refused, served in (
         (
             "POLAR", r"\bPOLAR-\d", "https://huggingface.co/internlm/POLAR-7B",
             "scores a response beside a reference answer, which a prompt lacks; use a JudgeReward with a reference",
+            False,
         ),
         (
             "pairwise models", r"pair-preference|PairRM|PairPM", "https://huggingface.co/RLHFlow/pair-preference-model-LLaMA3-8B",
             "compares two responses and has no score for one; use a JudgeReward with mode='pairwise'",
+            False,
         ),
         (
             "generative reward models", r"GenRM|Prometheus-|RM-R1|Skywork-Critic", "https://huggingface.co/nvidia/Qwen3-Nemotron-235B-A22B-GenRM",
             "writes its verdict as text; serve it as a chat model and use a JudgeReward",
+            False,
         ),
         (
             "Starling-RM, LDL-Reward", r"Starling-RM|LDL-Reward", "https://huggingface.co/berkeley-nest/Starling-RM-7B-alpha",
             "keeps weights in pickled files of its own, which are not read here; use another reward model, or a "
             "RemoteRewardModel that serves it",
+            True,
         ),
     )
 )  # fmt: skip
@@ -244,7 +248,3 @@ def table() -> str:
     rows += ["", "Refused, because a score of theirs would be a wrong one:", ""]
     rows += [f"- [{f.name}]({f.source}): {f.refused}." for f in REFUSED]
     return "\n".join(rows)
-
-
-if __name__ == "__main__":
-    print(table())  # noqa: T201 - a generator of documentation

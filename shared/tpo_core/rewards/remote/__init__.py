@@ -1,0 +1,1 @@
+"""Reward models behind servers: what each server speaks, and which replica is asked."""
