@@ -1,4 +1,4 @@
-"""A reward as TRL's reward function: called as it calls them, and by its own trainer where that is installed."""
+"""A reward as TRL's reward function: called as it calls them, and by its own trainer."""
 
 import inspect
 import math
@@ -34,8 +34,8 @@ def test_as_a_trl_reward_function():
 
 @pytest.mark.parametrize("conversational", [False, True])
 def test_in_trls_grpo_trainer(conversational, tmp_path):
-    trl = pytest.importorskip("trl", reason="TRL brings datasets and accelerate, which nothing else here needs")
     import torch
+    import trl
     from datasets import Dataset
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
