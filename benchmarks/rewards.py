@@ -72,17 +72,22 @@ SIZES = {
 }
 
 
-def make_model(folder: Path, size: str) -> None:
-    """Save a random Llama classifier and a tokenizer of one token per word."""
+def make_tokenizer() -> transformers.PreTrainedTokenizerFast:
+    """Return a tokenizer of one token per word."""
     words = ["[UNK]", "<|user|>", "<|assistant|>", "<|end|>", *(f"w{i}" for i in range(31996))]
     core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=8192)
     tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def make_model(folder: Path, size: str) -> None:
+    """Save a random Llama classifier with its tokenizer."""
     torch.manual_seed(0)
     config = transformers.LlamaConfig(vocab_size=32000, max_position_embeddings=8192, num_labels=1, **SIZES[size])
     transformers.LlamaForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
 
 
 def words(rng: random.Random, count: int) -> str:

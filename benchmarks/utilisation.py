@@ -1,0 +1,119 @@
+"""How much of a device's matrix-multiplication peak ``HFRewardModel`` reaches in bfloat16, on prompts of 2,000 tokens.
+
+    python benchmarks/utilisation.py                  # on a GPU an 8B-shaped classifier, 16 GB of random weights
+    python benchmarks/utilisation.py --shape small    # on a CPU; what the script does, in half a minute
+
+A query is one prompt and five responses of 100 to 400 tokens, every text new. The peak is measured here, with the
+largest product of the model's layers at 8,192 tokens (1,024 on a CPU). Operations are counted once per distinct token,
+two per weight of the layers and four per layer, hidden unit and earlier token for the attention; embeddings, norms and
+the softmax count as nothing, though they take time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import transformers
+from rewards import Shape, make_tokenizer, query
+from rich.console import Console
+from rich.table import Table
+
+from tpo_core.effects import Pair
+from tpo_core.rewards import HFRewardModel
+
+SHAPES = {
+    "8b": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+    "small": {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 4, "num_attention_heads": 8},
+}
+LONG = Shape("prompt 2000", 2000, 5, 100, 400, 1)
+
+
+def make_model(folder: Path, shape: str, device: str) -> transformers.LlamaConfig:
+    config = transformers.LlamaConfig(vocab_size=32000, max_position_embeddings=8192, num_labels=1, **SHAPES[shape])
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device(device):
+            transformers.LlamaForSequenceClassification(config).save_pretrained(folder)
+    finally:
+        torch.set_default_dtype(usual)
+    make_tokenizer().save_pretrained(folder)
+    return config
+
+
+def best(call: Callable[[], object], device: str, repeats: int) -> float:
+    """Return the seconds of the quickest call."""
+    seconds = []
+    for _ in range(repeats + 1):  # the first builds kernels and buffers
+        start = time.perf_counter()
+        call()
+        if device != "cpu":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])
+
+
+def peak(config: transformers.LlamaConfig, device: str) -> float:
+    """Return operations per second of the largest product of a layer."""
+    tokens = 1024 if device == "cpu" else 8192
+    states = torch.randn(tokens, config.hidden_size, device=device, dtype=torch.bfloat16)
+    weight = torch.randn(config.intermediate_size, config.hidden_size, device=device, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        seconds = best(lambda: torch.nn.functional.linear(states, weight), device, 20)
+    return 2 * tokens * weight.numel() / seconds
+
+
+def operations(config: transformers.LlamaConfig, prompt: int, responses: list[int]) -> float:
+    """Count what must be computed: the prompt once, responses behind it; of the last layer keys and values alone."""
+    hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers - 1
+    kept = 2 * hidden * hidden * config.num_key_value_heads // config.num_attention_heads
+    whole = 2 * hidden * hidden + kept + 3 * hidden * inner
+    seen = prompt * prompt / 2 + sum(n * prompt + n * n / 2 for n in responses)
+    return 2 * (prompt + sum(responses)) * (layers * whole + kept) + 4 * layers * hidden * seen
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--shape", choices=SHAPES, default="8b")
+    args = parser.parse_args()
+    torch.set_num_threads(1 if args.device == "cpu" else torch.get_num_threads())
+    rng = random.Random(0)
+    with tempfile.TemporaryDirectory() as folder:
+        config = make_model(Path(folder), args.shape, args.device)
+        highest = peak(config, args.device)
+        reward = HFRewardModel(folder, dtype="bfloat16", device=args.device)
+        table = Table(title=f"{args.device}, {args.shape}: matrix products reach {highest / 1e12:.3g} TFLOP/s")
+        for column in ("queries at once", "seconds", "TFLOP/s", "of the peak"):
+            table.add_column(column, justify="right")
+        for together in (1, 4):
+            seconds, done = [], []
+            for _ in range(4):
+                asked = [query(rng, LONG) for _ in range(together)]
+                pairs = [Pair(prompt, text) for prompt, (texts,) in asked for text in texts]
+                done.append(sum(operations(config, 2004, [len(t.split()) + 1 for t in texts]) for _, (texts,) in asked))
+                start = time.perf_counter()
+                reward.score_pairs(pairs)
+                seconds.append(time.perf_counter() - start)
+            rate, took = max((work / t, t) for work, t in zip(done[1:], seconds[1:], strict=True))
+            table.add_row(str(together), f"{took:.2f}", f"{rate / 1e12:.3g}", f"{rate / highest:.0%}")
+        Console(width=100, file=sys.stdout).print(table)
+        reward.close()
+
+
+if __name__ == "__main__":
+    main()
