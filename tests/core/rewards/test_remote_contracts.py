@@ -94,6 +94,16 @@ def test_an_answer_that_is_too_long_for_the_server_costs_only_itself(fakes, toke
         assert len(posts) <= 1 + 11  # the self-test; then halves of halves
 
 
+def test_texts_that_break_the_server_cost_only_themselves_wherever_they_stand(fakes, tokenizer):
+    def fault(number, path, body):
+        return (500, "text/plain", b"Internal Server Error") if "poison" in "".join(body["query"]) else None
+
+    texts = ["poison", *(f"answer {i}" for i in range(13)), "poison", "answer"]
+    with fakes.serving(fakes.OpenRlhf(), fault) as (url, _):
+        scores = RemoteRewardModel(url, tokenizer=tokenizer, **QUICK).score("Why?", texts)
+        assert [i for i, s in enumerate(scores) if s != s] == [0, 14]
+
+
 @pytest.mark.parametrize("most", [1, 5])
 def test_a_batch_that_breaks_the_server_is_sent_in_smaller_parts(fakes, tokenizer, most):
     def fault(number, path, body):  # one text that it cannot take, or more than its memory holds

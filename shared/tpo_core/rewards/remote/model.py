@@ -152,10 +152,11 @@ class RemoteRewardModel(RewardModel):
         found: dict[int, Reward | Exception] = {}
         if any(isinstance(w, Item) for w in written):
             replica = await self._fleet.trying(self._ready)
-            form, written = await self._formed(replica.kind, written)
+            server = replica.kind
+            form, written = await self._formed(server, written)
             items = {i: w for i, w in enumerate(written) if isinstance(w, Item)}
             batches = replica.batches(items, form, self._batch_size)
-            answers = await aeach(lambda b: self._send(form, [items[i] for i in b]), batches, self._workers)
+            answers = await aeach(lambda b: self._send(server, form, [items[i] for i in b]), batches, self._workers)
             for batch, answer in zip(batches, answers, strict=True):
                 each = [answer] * len(batch) if isinstance(answer, Exception) else answer
                 found |= dict(zip(batch, each, strict=True))
@@ -171,13 +172,13 @@ class RemoteRewardModel(RewardModel):
             written = [uncut(server, w) if isinstance(w, Item) else w for w in written]
         return form, await asyncio.to_thread(self._wire.spelled, written) if form == "text" else written
 
-    async def _send(self, form: Form, items: Sequence[Item]) -> list[Reward | Exception]:
+    async def _send(self, server: Server, form: Form, items: Sequence[Item]) -> list[Reward | Exception]:
         """Send one request; when it is refused, halves of it, so that one item costs only itself."""
         answer = await self._ask(form, items)
-        return await self._divided(form, items, answer) if isinstance(answer, Exception) else answer
+        return await self._divided(server, form, items, answer) if isinstance(answer, Exception) else answer
 
     async def _divided(
-        self, form: Form, items: Sequence[Item], error: AnswerError | TransientError
+        self, server: Server, form: Form, items: Sequence[Item], error: AnswerError | TransientError
     ) -> list[Reward | Exception]:
         if error.status not in _DIVIDE or len(items) == 1:
             return [error] * len(items)
@@ -185,12 +186,17 @@ class RemoteRewardModel(RewardModel):
         parts = (items[:half], items[half:])
         answers = [await self._ask(form, part) for part in parts]
         broken = error.status == 500 and all(isinstance(answer, Exception) for answer in answers)
-        if broken and (half == 1 or isinstance(await self._ask(form, items[:1]), Exception)):
+        if broken and (half == 1 or not await self._works(server, form)):
             return [error] * len(items)  # it is the server, which would take its time to fail on each
         found: list[Reward | Exception] = []
         for part, answer in zip(parts, answers, strict=True):
-            found += await self._divided(form, part, answer) if isinstance(answer, Exception) else answer
+            found += await self._divided(server, form, part, answer) if isinstance(answer, Exception) else answer
         return found
+
+    async def _works(self, server: Server, form: Form) -> bool:
+        """Tell whether something harmless is scored."""
+        _, [probe] = await self._formed(server, await asyncio.to_thread(self._wire.items, PROBES[:1]))
+        return isinstance(probe, Item) and not isinstance(await self._ask(form, [probe]), Exception)
 
     async def _ask(self, form: Form, items: Sequence[Item]) -> list[Reward | Exception] | AnswerError | TransientError:
         async def once(replica: Replica) -> list[list[float]]:
