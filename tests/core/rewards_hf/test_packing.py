@@ -1,0 +1,153 @@
+"""Rows without padding, kept prefixes, and the attention behind them: each computes what a plain pass computes."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from tpo_core.rewards import HFRewardModel
+from tpo_core.rewards.families.conversation import Encoded
+from tpo_core.rewards.hf.attention import looked_up, masked, merged, multiplied
+from tpo_core.rewards.hf.checkpoint import Loaded
+from tpo_core.rewards.hf.heads import LinearHead
+from tpo_core.rewards.hf.packed import PackedForward
+from tpo_core.rewards.hf.planning import plan_rows
+from tpo_core.rewards.hf.prefixes import Prefix, PrefixStore, shared_length
+from tpo_core.rewards.hf.scoring import WindowedForward, choose_forward
+
+Build = Callable[..., Path]
+
+
+@pytest.fixture
+def path(build: Build) -> str:
+    return str(build("someone"))
+
+
+@pytest.mark.parametrize("size", [0, 200_000, 2**30])
+def test_kept_prefixes_stay_within_their_bytes_and_scores_the_same(path: str, size: int) -> None:
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32).eval()
+    head = LinearHead(model.score.weight, None, 0, ("score",))
+    loaded = Loaded(model.model, head, model.config, torch.device("cpu"), hidden=True)
+    plain = copy.deepcopy(model)
+    forward = PackedForward(loaded, None, max_prefix_bytes=size)
+    rng = random.Random(0)
+    for _ in range(6):
+        stem = tuple(rng.choices(range(20, 99), k=rng.choice([10, 200, 400])))
+        each = [Encoded((*stem, *rng.choices(range(99), k=20)), len(stem), (len(stem) + 19,)) for _ in range(3)]
+        with torch.inference_mode():
+            got = [value for value, _ in head(forward(each))]
+            want = [plain(input_ids=torch.tensor([e.ids])).logits[0, 0].item() for e in each]
+        assert got == pytest.approx(want, abs=1e-4)
+        held = sum(t.nbytes for e in forward.store._entries for t in (*e.keys.values(), *e.values.values()))
+        assert held == forward.store.tokens * 2 * 2 * 2 * 8 * 4 <= size  # keys and values, layers, heads, size, float32
+
+
+def test_a_prompt_is_computed_once_for_all_responses_and_rounds(path: str) -> None:
+    reward = HFRewardModel(path)
+    prompt = "What is the capital of France? " * 20
+    counts: list[int] = []
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda m, args: counts.append(args[0].numel()) if isinstance(m, torch.nn.Embedding) else None
+    )
+    try:
+        reward.score(prompt, ["Paris"])
+        first = sum(counts)
+        for round_ in range(3):
+            reward.score(prompt, [f"{word} {round_}" for word in ("Paris", "Lyon", "step one", "city")])
+    finally:
+        handle.remove()
+    assert first > 150 and sum(counts) < first + 12 * 12
+
+
+def test_conversations_within_a_sliding_window_are_packed_and_longer_ones_padded(build: Build) -> None:
+    path = build("someone", "MistralForSequenceClassification", sliding_window=64)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32).eval()
+    plain = copy.deepcopy(model)
+    loaded = Loaded(
+        model.model, LinearHead(model.score.weight, None, 0, ("s",)), model.config, torch.device("cpu"), True
+    )
+    forward = choose_forward(loaded, None, 2**20)
+    assert isinstance(forward, WindowedForward)
+    stem = tuple(range(20, 60))
+    each = [Encoded((*stem, *range(99, 99 + n)), 40, (39 + n,)) for n in (24, 25, 5, 90)]
+    for _ in range(2):
+        with torch.inference_mode():
+            got = [value for value, _ in loaded.head(forward(each))]
+            want = [plain(input_ids=torch.tensor([e.ids])).logits[0, 0].item() for e in each]
+        assert got == pytest.approx(want, abs=1e-5)
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(4, 4), (4, 2), (4, 1)])
+@pytest.mark.parametrize("tokens_", [1, 7, 600])
+def test_every_way_of_attending_to_a_prefix_agrees_with_causal_attention(heads: int, groups: int, tokens_: int) -> None:
+    torch.manual_seed(0)
+    q = torch.randn(1, 30 + tokens_, heads, 8).transpose(1, 2)  # as a model's layers lay them out
+    k, v = torch.randn(2, 1, 30 + tokens_, groups, 8).transpose(2, 3)
+    want = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True, scale=0.3)
+    room = k.new_full((2, 1, groups, 50 + tokens_, 8), torch.nan)  # keys and values stand at the front of larger spaces
+    room[0, :, :, : 30 + tokens_], room[1, :, :, : 30 + tokens_] = k, v
+    roomy = room[:, :, :, : 30 + tokens_]
+    for way in (masked, merged, multiplied, *([looked_up] if tokens_ == 1 else [])):
+        for keys, values in ((k, v), roomy):
+            assert torch.allclose(way(q[:, :, 30:], keys, values, 0.3), want[:, :, 30:], atol=1e-5)
+    assert torch.allclose(multiplied(q, k, v, 0.3), want, atol=1e-5)
+
+
+tokens = st.lists(st.integers(0, 3), min_size=1, max_size=40)
+
+
+@given(
+    st.lists(st.tuples(tokens, st.integers(0, 40)), min_size=1, max_size=12),
+    st.integers(1, 60),
+    st.integers(1, 60),
+    st.integers(0, 200),
+)
+@settings(max_examples=150, deadline=None)
+def test_every_plan_computes_each_sequence_once_after_what_it_needs(
+    drawn: list[tuple[list[int], int]], budget: int, most: int, memory_: int
+) -> None:
+    distinct = {tuple(ids): min(stem, len(ids) - 1) for ids, stem in drawn}
+    sequences = [Encoded(ids, stem, (len(ids) - 1, *([stem - 1] if stem else []))) for ids, stem in distinct.items()]
+    store = PrefixStore(memory_, 1, least=4)
+    for _ in range(2):
+        filled = {entry: len(entry.ids) for entry in store._entries}
+        behind: dict[Prefix, tuple[int, int]] = {}  # whose tokens stand behind a prefix, and up to where
+        done = [0] * len(sequences)
+        for row in plan_rows(sequences, store, budget=budget, most=most, least=4):
+            assert len(row) == 1 or sum(s.length for s in row) <= budget
+            for segment in row:
+                ids, memory = segment.sequence.ids, segment.memory
+                assert 1 <= segment.length <= most and (segment.start or not done[segment.index])
+                if segment.start and not done[segment.index]:
+                    known = segment.takes or memory
+                    assert known is not None and filled[known] >= segment.start
+                    assert known.ids[: segment.start] == ids[: segment.start]
+                    assert {p for p in segment.sequence.places if p < segment.start} <= set(known.places)
+                elif segment.start:
+                    assert memory is not None and segment.takes is None and segment.start == done[segment.index]
+                    assert filled.get(memory, 0) >= segment.start or behind[memory] == (segment.index, segment.start)
+                    assert not segment.needs_room or segment is row[-1]
+                if memory is not None:
+                    assert memory.room >= segment.end
+                    common = shared_length(memory.ids, ids)
+                    assert common == len(memory.ids)
+                    filled[memory] = max(filled.get(memory, 0), min(segment.end, common))
+                    behind[memory] = (segment.index, segment.end)
+                done[segment.index] = segment.end
+        assert done == [len(s.ids) for s in sequences]
+        assert store.tokens == sum(e.room for e in store._entries) <= memory_
+
+
+@given(tokens, tokens)
+def test_shared_length_counts_the_leading_tokens_in_common(one: list[int], other: list[int]) -> None:
+    want = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    assert shared_length(one, other) == want
