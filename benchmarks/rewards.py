@@ -56,6 +56,8 @@ SHAPES = (
     Shape("prompt 2000", 2000, 5, 100, 400, 3),
     Shape("short texts", 20, 16, 10, 40, 3),
     Shape("one response", 300, 1, 250, 250, 1),
+    Shape("one of 5", 5, 1, 5, 5, 1),
+    Shape("one of 1000", 20, 1, 1000, 1000, 1),
 )
 
 
