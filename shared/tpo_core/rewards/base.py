@@ -11,12 +11,15 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tpo_core.effects import Pair, Prompt, Reward
 from tpo_core.errors import InvalidInputError, RewardError, TPOError
 from tpo_core.rewards.fanout import is_control_flow
 from tpo_core.rewards.metric import Metric
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["RewardModel", "make_pairs", "prompt_key"]
 
@@ -108,6 +111,14 @@ class RewardModel(Metric, ABC):
 
     def close(self) -> None:
         """Give back what the model holds (threads, connections, memory); it may be used again."""
+
+    def __enter__(self) -> Self:
+        """Close at the end of a ``with`` block."""
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Close."""
+        self.close()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RewardModel:
         """Stay one object: hosts deep-copy programs, and weights or connections must not follow."""

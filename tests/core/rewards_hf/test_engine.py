@@ -198,6 +198,9 @@ def test_a_closed_model_is_freed_and_loads_again_when_asked(path: str) -> None:
     reward.close()
     reward.close()
     assert f"reward {path}" not in [t.name for t in threading.enumerate()]
+    with reward:
+        assert reward.score("capital?", ["Paris"]) == before
+    assert f"reward {path}" not in [t.name for t in threading.enumerate()]
     assert reward.score("capital?", ["Paris"]) == before
     del reward
     assert f"reward {path}" not in [t.name for t in threading.enumerate()]
