@@ -9,31 +9,13 @@ from datetime import datetime, timezone
 
 import dspy
 import pytest
+from brevity import Brevity
 from dspy.lm15 import Message, Response, Usage
 from langchain_core.runnables import RunnableLambda
 from langsmith import Client, aevaluate, evaluate
 from langsmith.schemas import Example as LangSmithExample
 
-from tpo_core.effects import Reward
 from tpo_core.errors import InvalidInputError, RewardError
-from tpo_core.rewards import RewardModel
-
-
-class Brevity(RewardModel):
-    """Minus the length of the response; refuses to score an empty one."""
-
-    def __init__(self):
-        self.name = "brevity"
-        self.seen = []
-
-    def score_batch(self, pairs):
-        self.seen += pairs
-        return [
-            Reward(-len(p.response), feedback=f"shorten {p.response!r}", heads={"short": -len(p.response)})
-            if p.response
-            else Reward(float("nan"), failure="nothing to score")
-            for p in pairs
-        ]
 
 
 class Engine:

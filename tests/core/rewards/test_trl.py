@@ -4,21 +4,7 @@ import inspect
 import math
 
 import pytest
-
-from tpo_core.effects import Reward
-from tpo_core.rewards import RewardModel
-
-
-class Brevity(RewardModel):
-    """Minus the length of the response; refuses to score an empty one."""
-
-    def __init__(self):
-        self.name = "brevity"
-        self.seen = []
-
-    def score_batch(self, pairs):
-        self.seen += pairs
-        return [-len(p.response) if p.response else Reward(math.nan, failure="nothing to score") for p in pairs]
+from brevity import Brevity
 
 
 def test_as_a_trl_reward_function():
