@@ -10,7 +10,8 @@ import asyncio
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tpo_core.effects import Pair, Prompt, Reward
@@ -90,23 +91,15 @@ class RewardModel(Metric, ABC):
     def score_pairs(self, pairs: Sequence[Pair]) -> list[Reward]:
         """Score pairs that carry the host's own objects; identical pairs are scored once. Drivers call this."""
         distinct, places = _distinct(pairs)
-        try:
+        with self._named_errors():
             rewards = self.score_batch(distinct) if distinct else ()
-        except Exception as error:
-            if isinstance(error, TPOError) or is_control_flow(error):
-                raise
-            raise self._failed(error) from error
         return self._checked(rewards, distinct, places)
 
     async def ascore_pairs(self, pairs: Sequence[Pair]) -> list[Reward]:
         """Score pairs without blocking; see ``score_pairs``."""
         distinct, places = _distinct(pairs)
-        try:
+        with self._named_errors():
             rewards = await self.ascore_batch(distinct) if distinct else ()
-        except Exception as error:
-            if isinstance(error, TPOError) or is_control_flow(error):
-                raise
-            raise self._failed(error) from error
         return self._checked(rewards, distinct, places)
 
     def close(self) -> None:
@@ -129,8 +122,15 @@ class RewardModel(Metric, ABC):
         kind = type(self).__name__
         return f"{kind}()" if self.name == kind else f"{kind}({self.name!r})"
 
-    def _failed(self, error: Exception) -> RewardError:
-        return RewardError(f"reward model {self.name!r} raised {type(error).__name__}: {error}")
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Say whose error it is, of those that do not say so and are no host's control flow."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, TPOError) or is_control_flow(error):
+                raise
+            raise RewardError(f"reward model {self.name!r} raised {type(error).__name__}: {error}") from error
 
     def _checked(self, rewards: Sequence[float], distinct: Sequence[Pair], places: Sequence[int]) -> list[Reward]:
         if not isinstance(rewards, Iterable) or isinstance(rewards, (str, bytes, Mapping, Set)):
