@@ -71,7 +71,7 @@ def find_reward(reward: str, judge: Callable[[], ChatModel], named: Callable[[st
     from tpo_core.rewards.function import as_reward
 
     if reward == "judge" or reward.startswith("judge:"):
-        from tpo_core.rewards.judge.model import JudgeReward
+        from tpo_core.rewards import JudgeReward
 
         model = named(reward.removeprefix("judge:")) if ":" in reward else judge()
         return JudgeReward(model, question=QUESTION) if is_embedded(model) else JudgeReward(model)

@@ -233,6 +233,6 @@ def _chat(model: Any, own: ChatModel) -> ChatModel:
 
 
 def _judge(chat: ChatModel) -> Any:
-    from tpo_core.rewards.judge.model import JudgeReward
+    from tpo_core.rewards import JudgeReward
 
     return JudgeReward(chat)

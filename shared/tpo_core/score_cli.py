@@ -133,13 +133,13 @@ def _written(line: Line, file: IO[str]) -> str:
 
 def _model(args: argparse.Namespace) -> RewardModel:
     if args.remote is not None:
-        from tpo_core.rewards.remote.model import RemoteRewardModel
+        from tpo_core.rewards import RemoteRewardModel
 
         headers = dict(_header(header) for header in args.header)
         model = RemoteRewardModel(args.remote, tokenizer=args.tokenizer, headers=headers)
         model.selftest()  # rather than null for every line of a file
         return model
-    from tpo_core.rewards.hf.model import HFRewardModel
+    from tpo_core.rewards import HFRewardModel
 
     return HFRewardModel(
         args.model, device=args.device, dtype=args.dtype, trust_remote_code=args.trust_remote_code, on_long="error"

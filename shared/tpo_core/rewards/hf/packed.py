@@ -34,7 +34,7 @@ class PackedForward:
 
     Args:
         loaded: The model; its attention is replaced.
-        max_batch_tokens: Tokens per row; by default as below.
+        max_batch_tokens: Tokens per row; by default what is fastest on the device.
         max_prefix_bytes: Memory for keys and values that outlive a call.
     """
 
@@ -110,9 +110,10 @@ def _keep(segment: Segment, states: Tensor, found: dict[int, Tensor]) -> None:
     """Add a segment's hidden states at its places to what was found; leave to its memory those that belong there."""
     known = segment.takes or segment.memory
     for p in segment.sequence.places:
-        if p >= segment.end or p in found:
-            continue
-        found[p] = states[p - segment.start].clone() if p >= segment.start else known.states[p]  # type: ignore[union-attr]
+        if segment.start <= p < segment.end:
+            found[p] = states[p - segment.start].clone()
+        elif p < segment.start and p not in found and known is not None:
+            found[p] = known.states[p]
     if segment.memory is not None and segment.fills:
         segment.memory.states.update({p: found[p] for p in segment.memory.places if p in found})
 

@@ -47,15 +47,11 @@ class PaddedForward:
             length = len(sequences[i].ids)
             longest = len(sequences[batches[-1][0]].ids) if batches else 0
             full = not batches or (len(batches[-1]) + 1) * longest > self._budget or length < 0.75 * longest
-            if full or self._alone:
+            if full or self._loaded.alone:
                 batches.append([i])
             else:
                 batches[-1].append(i)
         return batches
-
-    @property
-    def _alone(self) -> bool:
-        return self._loaded.alone
 
     def _run(self, batch: Sequence[Encoded]) -> list[Tensor]:
         lengths = [len(e.ids) for e in batch]
