@@ -29,7 +29,7 @@ def test_a_server_that_wants_a_key_says_so_and_gets_it(fakes):
 
 def test_what_a_server_repeats_of_a_key_is_not_passed_on(fakes):
     answer = (400, "application/json", f'{{"error": "bad key {KEY} in Bearer {KEY}"}}'.encode())
-    for headers in ({"Authorization": f"Bearer {KEY}"}, {"X-API-Key": KEY}):
+    for headers in ({"Authorization": f"Bearer {KEY}"}, {"authorization": f"Bearer {KEY}"}, {"X-API-Key": KEY}):
         with fakes.serving(fakes.Tei(), lambda *post: answer) as (url, _), pytest.raises(RewardError) as caught:
             RemoteRewardModel(url, headers=headers, **QUICK).score("Why?", ["a"])
         assert "bad key ***" in str(caught.value) and KEY not in str(caught.value)
