@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +193,13 @@ def test_ctrl_c_shows_the_best_so_far(loopback: Start, length: str, tmp_path: Pa
 
     server = loopback(slow)
     command = [sys.executable, "-m", "tpo_core.cli", "ask", "why?", "--api-base", server.url, "--reward", length]
-    run = subprocess.Popen([*command, "--deadline", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [*command, "--deadline", "60"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     assert started.wait(60)
     os.kill(run.pid, 2)
     out, error = run.communicate(timeout=30)

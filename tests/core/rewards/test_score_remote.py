@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import pytest
 
@@ -78,7 +79,10 @@ def test_what_was_scored_before_an_interrupt_stays_readable(fakes, source, tmp_p
     target = tmp_path / "out.jsonl"
     with fakes.serving(fakes.Tei(), stalls) as (url, _):
         run = subprocess.Popen(
-            command(path, "--remote", url, "--batch", "2", "-o", str(target)), stderr=subprocess.PIPE, text=True
+            command(path, "--remote", url, "--batch", "2", "-o", str(target)),
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
         )
         try:
             assert waits.wait(60)
