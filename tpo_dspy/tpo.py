@@ -114,7 +114,8 @@ class TPO(Rewarded):
         Raises:
             InvalidInputError: The inputs make no query, or no LM is set.
             GenerationError: Not one candidate could be produced; carries the causes and the trajectory.
-            RewardError: The reward model failed; carries the trajectory.
+            RewardError: The reward model failed before anything was scored, or broke its contract; carries the
+                trajectory.
         """
         with self._run(args, kwargs) as run_:
             trajectory = run(*run_.args, **run_.kwargs, on_progress=run_.observer(sync=True))

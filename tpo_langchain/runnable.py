@@ -92,7 +92,8 @@ class RunnableTPO(LoopSettings, Composite):
         Raises:
             InvalidInputError: The input or a setting is wrong; raised before any model is called.
             GenerationError: Not one candidate could be produced.
-            RewardError: The reward model failed. These two carry the trajectory so far.
+            RewardError: The reward model failed before anything was scored, or broke its contract. These two carry the
+                trajectory so far.
         """
         return self._call_with_config(self._invoke, input, config, **kwargs)
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from math import nan
 from typing import TYPE_CHECKING, Any
 
-from tpo_core.effects import Completion, Effect, Gather, Generate, Progress, Reward, Score, Task
-from tpo_core.errors import GenerationError, RewardError, TPOError
+from tpo_core.effects import Completion, Effect, Gather, Generate, Pair, Progress, Reward, Score, Task
+from tpo_core.errors import (
+    GenerationError,
+    InvalidInputError,
+    RewardContractError,
+    RewardError,
+    TPOError,
+    UnsupportedError,
+)
 from tpo_core.ledger import Ledger
 from tpo_core.prompting import refuse
 from tpo_core.trajectory import Candidate, Failure, Usage
 
 if TYPE_CHECKING:
     import dspy
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["make", "nothing_error", "request", "say"]
 
@@ -85,7 +95,10 @@ def ask(books: Ledger, *requests: Generate) -> Generator[Effect, Any, list[Seque
 
 
 def score(books: Ledger, new: Sequence[Candidate]) -> Generator[Effect, Any, None]:
-    """Have the responses scored that were not seen before."""
+    """Have the responses scored that have no reward yet.
+
+    A reward model that raises ends the loop with the best so far, where there is one; a wrong use of it is an error.
+    """
     pairs, since = books.unscored(new), books.elapsed
     rewards: Sequence[Reward] = ()
     if books.best is not None and books.exhausted() == "deadline":
@@ -93,14 +106,29 @@ def score(books: Ledger, new: Sequence[Candidate]) -> Generator[Effect, Any, Non
     elif pairs:
         try:
             rewards = yield Score(pairs, deadline=None if books.best is None else books.deadline)
-        except TPOError:
+        except (InvalidInputError, UnsupportedError, RewardContractError):
             raise
-        except Exception as error:
-            raise RewardError(f"the reward model raised {type(error).__name__}: {error}") from error
-        books.clocked("score", since)
+        except Exception as error:  # noqa: BLE001 - raised again where nothing is scored
+            _lost(books, pairs, error)
+            return
+        finally:
+            books.clocked("score", since)
     if len(rewards) != len(pairs):
-        raise RewardError(f"the reward model returned {len(rewards)} rewards for {len(pairs)} responses")
+        raise RewardContractError(f"the reward model returned {len(rewards)} rewards for {len(pairs)} responses")
     books.enter_rewards(pairs, rewards)
+
+
+def _lost(books: Ledger, pairs: Sequence[Pair], error: Exception) -> None:
+    """Enter what could not be scored because the reward model raised; without a best so far that is an error."""
+    what = f"{type(error).__name__}: {error}"
+    books.enter_rewards(pairs, [Reward(nan, failure=what)] * len(pairs), error)
+    books.reward_failed = True
+    if books.best is not None:
+        logger.warning("the reward model failed, and the best answer so far is returned: %s", what)
+    elif isinstance(error, TPOError):
+        raise error
+    else:
+        raise RewardError(f"the reward model raised {what}") from error
 
 
 def say(

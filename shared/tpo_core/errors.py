@@ -3,7 +3,8 @@
 TPOError                     anything that went wrong here; carries what was gained so far
 ├── InvalidInputError        an argument is wrong (also a ValueError); raised before any model is called
 ├── GenerationError          not one candidate could be produced; carries every cause
-├── RewardError              the reward model raised, broke its contract, or scored nothing
+├── RewardError              the reward model raised, or scored nothing
+│   └── RewardContractError  it returned something else than one reward per response
 ├── UnsupportedError         a provider lacks something that was asked for (log-probabilities, say)
 └── ModelError               a model cannot be found, loaded or reached
 """
@@ -19,6 +20,7 @@ __all__ = [
     "GenerationError",
     "InvalidInputError",
     "ModelError",
+    "RewardContractError",
     "RewardError",
     "TPOError",
     "UnsupportedError",
@@ -59,7 +61,11 @@ class GenerationError(TPOError):
 
 
 class RewardError(TPOError):
-    """The reward model raised, returned the wrong number of rewards, or scored nothing."""
+    """The reward model raised, broke its contract, or scored nothing."""
+
+
+class RewardContractError(RewardError):
+    """The reward model returned something else than one reward per response: a fault of its code, not an outage."""
 
 
 class UnsupportedError(TPOError):

@@ -6,6 +6,7 @@ The loop writes here and decides by what it reads; a driver that must stop early
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -30,11 +31,14 @@ class Ledger:
         self.usage = Usage()
         self.reward_usage = Usage()
         self.stop_reason: StopReason = "depth"
+        self.reward_failed = False
+        """Whether the reward model raised: nothing more can be scored."""
         self._clock = clock
         self._started = clock()
         self._seconds: dict[str, float] = {}
         self._seeds = (config.seed or 0) * 1_000_003  # far apart, so that two seeds' samples never share a number
-        self._rewards: dict[str, Reward] = {}
+        self._rewards: dict[str, Reward] = {}  # finite ones only: what failed is asked again when its text comes back
+        self._gained = 0  # the round in which the best last became better
 
     # -- time and budgets ---------------------------------------------------------------------------------------------
 
@@ -60,6 +64,8 @@ class Ledger:
         config, best = self.config, self.best
         if config.stop_at is not None and best is not None and (best.reward or 0.0) >= config.stop_at:
             return "stop_at"
+        if self.reward_failed:
+            return "reward_failed"
         if config.deadline is not None and self.elapsed >= config.deadline:
             return "deadline"
         if config.max_tokens is not None and (self.usage + self.reward_usage).tokens >= config.max_tokens:
@@ -70,8 +76,8 @@ class Ledger:
 
     def stalled(self, number: int) -> bool:
         """Say whether, before round ``number``, ``patience`` rounds have gone by without a better best."""
-        best, patience = self.best, self.config.patience
-        return patience is not None and best is not None and number - 1 - best.step >= patience
+        patience = self.config.patience
+        return patience is not None and self.best is not None and number - 1 - self._gained >= patience
 
     @property
     def deadline(self) -> float | None:
@@ -108,21 +114,38 @@ class Ledger:
         new = {c.response: c for c in candidates if c.failure is None and c.response not in self._rewards}
         return tuple(Pair(self.query, c.response, c.value, self.inputs) for c in new.values())
 
-    def enter_rewards(self, pairs: Sequence[Pair], rewards: Sequence[Reward]) -> None:
-        """Enter rewards, and give them to every candidate with that response; those without one are quarantined."""
-        for pair, reward in zip(pairs, rewards, strict=True):
-            self._rewards[pair.response] = reward
-            self.reward_usage += replace(reward.usage, calls=1)
-        self.candidates = [self._rewarded(c) for c in self.candidates]
+    def enter_rewards(
+        self, pairs: Sequence[Pair], rewards: Sequence[Reward], cause: BaseException | None = None
+    ) -> None:
+        """Enter rewards, and give them to every candidate with that response, earlier ones without a reward included.
 
-    def _rewarded(self, candidate: Candidate) -> Candidate:
-        reward = self._rewards.get(candidate.response)
-        if reward is None or candidate.failure is not None or candidate.reward is not None:
+        Args:
+            pairs: What was scored.
+            rewards: One per pair, same order; a candidate whose reward is not finite is quarantined.
+            cause: The exception behind rewards that are not finite, if there is one.
+        """
+        before, odd = self.best, {}
+        for pair, reward in zip(pairs, rewards, strict=True):
+            self.reward_usage += replace(reward.usage, calls=1)
+            if math.isfinite(reward):
+                self._rewards[pair.response] = reward
+            else:
+                odd[pair.response] = Failure("unscored", reward.failure or f"the reward is {float(reward)}", cause)
+        self.candidates = [self._rewarded(c, odd.get(c.response)) for c in self.candidates]
+        if (best := self.best) is not None and (before is None or _reward(best) > _reward(before)):
+            self._gained = self.candidates[-1].step
+
+    def _rewarded(self, candidate: Candidate, odd: Failure | None) -> Candidate:
+        """Return a candidate with its reward, or with ``odd``, the reason why it has none."""
+        failed = candidate.failure is not None and candidate.failure.reason != "unscored"
+        if failed or candidate.reward is not None:
             return candidate
-        if not math.isfinite(reward):
-            return replace(candidate, failure=Failure("unscored", reward.failure or f"the reward is {float(reward)}"))
+        reward = self._rewards.get(candidate.response)
+        if reward is None:
+            return candidate if odd is None else replace(candidate, failure=odd)
         return replace(
             candidate,
+            failure=None,
             reward=float(reward),
             feedback=reward.feedback,
             heads=reward.heads,
@@ -132,6 +155,12 @@ class Ledger:
     def of_step(self, step: int) -> tuple[Candidate, ...]:
         """Return one round's candidates, failures included."""
         return tuple(c for c in self.candidates if c.step == step)
+
+    def failure_of(self, step: int) -> Failure | None:
+        """Return why a round's samples failed: a failure of the kind that most of them have."""
+        failures = [c.failure for c in self.of_step(step) if c.failure is not None]
+        often = Counter(failure.reason for failure in failures)
+        return max(failures, key=lambda failure: often[failure.reason], default=None)
 
     @property
     def scored(self) -> list[Candidate]:

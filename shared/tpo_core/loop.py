@@ -86,7 +86,8 @@ def tpo_loop(
     Raises:
         InvalidInputError: The query is empty or is not a prompt; raised here, before anything is asked.
         GenerationError: Not one candidate came of two rounds of sampling; carries the causes.
-        RewardError: The reward model failed or could not score a single candidate; carries the trajectory.
+        RewardError: The reward model failed before it had scored a single candidate, or broke its contract; carries
+            the trajectory.
     """
     show_query(query)
     config = config or TPOConfig()
@@ -117,7 +118,8 @@ def _rounds(books: Ledger, inputs: Any) -> Generator[Effect, Any, StopReason]:
             return stop
         if stop := (yield from _round(books, inputs, number)):
             return stop
-    return "stop_at" if books.exhausted() == "stop_at" else "depth"
+    stop = books.exhausted()
+    return stop if stop in ("stop_at", "reward_failed") else "depth"
 
 
 def _round(books: Ledger, inputs: Any, number: int) -> Generator[Effect, Any, StopReason | None]:
@@ -140,6 +142,7 @@ def _round(books: Ledger, inputs: Any, number: int) -> Generator[Effect, Any, St
             return None
         if books.exhausted():
             break
+    books.steps[-1] = replace(step, failure=books.failure_of(number))
     return books.exhausted() or "no_candidates"
 
 

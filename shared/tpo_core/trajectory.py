@@ -12,13 +12,26 @@ from tpo_core.errors import InvalidInputError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Candidate", "Failure", "Step", "StopReason", "Trajectory", "Usage"]
+__all__ = ["Candidate", "Failure", "FailureReason", "Step", "StopReason", "Trajectory", "Usage"]
 
 StopReason = Literal[
     "depth", "stop_at", "patience", "max_calls", "max_tokens", "deadline", "no_contrast", "no_candidates",
-    "critic_failed", "error", "cancelled",
+    "critic_failed", "reward_failed", "error", "cancelled",
 ]  # fmt: skip
-"""Why a loop ended. ``depth``: it ran all its rounds. The others are budgets, or what could not go on."""
+"""Why a loop ended. ``depth``: it ran all its rounds. The others are budgets, or what could not go on: without contrast
+or candidates, or because the critic or the reward model failed. All of these end with the best so far; ``error`` and
+``cancelled`` stand on the trajectory that an exception carries."""
+
+FailureReason = Literal[
+    "error", "empty", "placeholder", "length", "content_filter", "unparsable", "tool_call", "deadline", "missing",
+    "unscored",
+]  # fmt: skip
+"""Why something is no candidate. What was sampled: ``empty``, a ``placeholder``, cut off at its ``length``, withheld by
+a ``content_filter``, ``unparsable``, or a ``tool_call``. What was not: the call raised an ``error``, had not ended at
+the ``deadline``, or brought no completion (``missing``). And ``unscored``: the reward model gave it no number."""
+
+_WEAK: tuple[FailureReason, ...] = ("empty", "placeholder", "length", "unparsable", "tool_call")
+"""The failures that are the policy's own doing."""
 
 FORMAT = 1
 
@@ -56,9 +69,8 @@ class Usage:
 class Failure:
     """Why something is no candidate."""
 
-    reason: str
-    """``error``, ``empty``, ``placeholder``, ``length``, ``unparsable``, ``tool_call``, ``deadline``, ``missing``
-    or ``unscored``."""
+    reason: FailureReason
+    """Which kind; a trajectory read from JSON keeps whatever it says."""
     message: str = ""
     exception: BaseException | None = field(default=None, compare=False, repr=False)
     """The exception behind it; not part of the JSON."""
@@ -105,7 +117,7 @@ class Step:
     gradient: str = ""
     """The textual gradient: what the next version should do."""
     failure: Failure | None = None
-    """Why the round gave no candidates."""
+    """Why the round gave no candidates: what befell the critique, or most of the updates; None when it gave any."""
 
 
 @dataclass(frozen=True)
@@ -187,9 +199,10 @@ class Trajectory:
     def diagnosis(self) -> str | None:
         """Say whether the policy looks too weak to follow its feedback, and what to do; None when all is well.
 
-        The paper's section 7.4: below a certain strength a policy's rewards fall as it revises.
+        The paper's section 7.4: below a certain strength a policy's rewards fall as it revises. Updates that were lost
+        to a provider, a deadline or the reward model say nothing about it.
         """
-        updates = [c for c in self.candidates if not c.fresh]
+        updates = [c for c in self.candidates if not c.fresh and (c.failure is None or c.failure.reason in _WEAK)]
         scored = [c.reward for c in updates if c.reward is not None]
         if len(updates) < 4 or not (initial := self.rewards(0)):
             return None

@@ -156,16 +156,37 @@ def test_the_host_s_control_flow_ends_the_run_and_is_not_a_failed_sample():
         run("q", policy, Length(), TPOConfig(width=3))
 
 
-def test_a_reward_that_raises_carries_the_trajectory():
-    class Broken(RewardModel):
-        def score_batch(self, pairs):
-            if len(pairs) == 1:
-                raise OSError("gone")
-            return [1.0, 2.0]
+class Breaks(RewardModel):
+    """Scores the two samples, and does something else at the one update."""
 
-    with pytest.raises(RewardError, match=r"'Broken' raised OSError: gone") as caught:
-        run("q", ScriptedPolicy(sample=["a", "b"], update=["c"]), Broken(), TPOConfig(width=2))
-    assert caught.value.best.response == "b"
+    def __init__(self, does):
+        self.does = does
+
+    def score_batch(self, pairs):
+        return self.does() if len(pairs) == 1 else [1.0, 2.0]
+
+
+async def test_a_reward_that_raises_in_a_later_round_ends_the_run_with_the_best_so_far(caplog):
+    def does():
+        raise OSError("gone")
+
+    policy = ScriptedPolicy(sample=lambda request, seed: "ab"[seed], update=["c"])
+    given = ("q", policy, Breaks(does), TPOConfig(width=2))
+    for trajectory in (run(*given), await arun(*given)):
+        assert trajectory.stop_reason == "reward_failed" and trajectory.best.response == "b"
+        assert "'Breaks' raised OSError: gone" in trajectory.candidates[-1].failure.message
+    assert "the best answer so far is returned" in caplog.text
+
+
+@pytest.mark.parametrize("answer", [[1.0, 2.0], [], None, {"a": 1}])
+async def test_a_reward_that_breaks_its_contract_is_an_error_that_names_it_and_carries_the_trajectory(answer):
+    policy = ScriptedPolicy(sample=lambda request, seed: "ab"[seed], update=["c"])
+    given = ("q", policy, Breaks(lambda: answer), TPOConfig(width=2))
+    with pytest.raises(RewardError, match=r"reward model 'Breaks' returned") as caught:
+        run(*given)
+    with pytest.raises(RewardError, match=r"reward model 'Breaks' returned") as later:
+        await arun(*given)
+    assert caught.value.best.response == later.value.best.response == "b"
 
 
 def test_many_loops_share_one_reward_batch():

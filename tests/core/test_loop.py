@@ -7,8 +7,18 @@ from typing import Any
 
 import pytest
 
-from tpo_core import GenerationError, InvalidInputError, RewardError, TPOConfig, Trajectory, Usage
+from tpo_core import (
+    GenerationError,
+    InvalidInputError,
+    ModelError,
+    RewardError,
+    TPOConfig,
+    Trajectory,
+    UnsupportedError,
+    Usage,
+)
 from tpo_core.effects import Completion, Gather, Generate, Progress, Reward, Score
+from tpo_core.errors import RewardContractError
 from tpo_core.loop import tpo_loop
 from tpo_core.signatures import SelfCritique, TextualGradient, TextualLoss, Update
 from tpo_core.trajectory import Failure
@@ -343,3 +353,133 @@ def test_a_loop_closed_at_any_yield_has_its_best_in_the_books():
         effect = loop.send(feeder.answer(effect))
     loop.close()
     assert books.trajectory("cancelled").best.response == "bb"
+
+
+class Outage(Feeder):
+    """A feeder whose reward model raises at the scorings whose numbers are given."""
+
+    def __init__(self, down: set[int], error: Exception, **scripts: Any) -> None:
+        super().__init__(**scripts)
+        self.down, self.error = down, error
+
+    def answer(self, effect: Any) -> Any:
+        answer = super().answer(effect)
+        return self.error if isinstance(effect, Score) and len(self.scored) - 1 in self.down else answer
+
+
+def flickering(feeder: Feeder, *fails: str) -> Feeder:
+    """Let the first scoring of each of these texts come to nothing."""
+    answer, unlit = feeder.answer, set(fails)
+
+    def flicker(effect: Any) -> Any:
+        rewards = answer(effect)
+        if not isinstance(effect, Score):
+            return rewards
+        now = [
+            Reward(math.nan, failure="busy") if p.response in unlit else r
+            for p, r in zip(effect.pairs, rewards, strict=True)
+        ]
+        unlit.difference_update(p.response for p in effect.pairs)
+        return now
+
+    feeder.answer = flicker  # type: ignore[method-assign]
+    return feeder
+
+
+def test_a_response_whose_scoring_failed_is_asked_again_when_its_text_comes_back():
+    feeder = flickering(Feeder(sample=texts("a", "bb", "best"), update=texts("best", "c", "d")), "best")
+    trajectory = feeder.run(TPOConfig(width=3, depth=1))
+    assert feeder.scored == [["a", "bb", "best"], ["best", "c", "d"]]
+    assert trajectory.best.response == "best" and trajectory.diagnosis is None
+    # the sample that was quarantined becomes a candidate, too: one text, one reward
+    assert [(c.step, c.reward) for c in trajectory.candidates if c.response == "best"] == [(0, 4.0), (1, 4.0)]
+    assert not trajectory.failures and trajectory.best.step == 0 == trajectory.gain
+
+
+def test_a_response_that_fails_for_another_reason_gets_no_reward_from_its_text():
+    cut = Completion("best", finish_reason="length")
+    trajectory = Feeder(sample=[cut, "a", "bb"], update=["best"]).run(TPOConfig(width=3, depth=1))
+    assert [c.failure and c.failure.reason for c in trajectory.candidates if c.response == "best"][:2] == [
+        "length",
+        None,
+    ]
+
+
+def test_a_round_that_brings_a_lost_best_back_is_no_round_without_gain():
+    feeder = flickering(Feeder(sample=texts("a", "bb", "best"), update=texts("c", "c", "c", "best", "c")), "best")
+    trajectory = feeder.run(TPOConfig(width=3, depth=3, patience=2))
+    assert len(trajectory.steps) == 3 and trajectory.best.response == "best"
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), RewardError("gone"), ModelError("gone")])
+def test_a_reward_model_that_fails_in_a_later_round_ends_the_loop_with_the_best_so_far(error):
+    feeder = Outage({1}, error, sample=texts("a", "bb"), update=texts("ccc", "dddd"))
+    trajectory = feeder.run(TPOConfig(width=2, depth=3))
+    assert trajectory.stop_reason == "reward_failed" and trajectory.best.response == "bb"
+    assert feeder.tasks == ["sample", "loss", "gradient", "update"]
+    assert [(c.response, c.failure.reason) for c in trajectory.failures] == [("ccc", "unscored"), ("dddd", "unscored")]
+    assert trajectory.failures[0].failure.exception is error and "gone" in trajectory.failures[0].failure.message
+    assert trajectory.steps[0].failure.reason == "unscored" and trajectory.diagnosis is None
+    assert trajectory.reward_usage.calls == 4
+
+
+def test_a_reward_model_that_fails_in_the_last_round_says_so_even_where_a_known_text_came_back():
+    feeder = Outage({1}, OSError("gone"), sample=texts("a", "bb"), update=texts("bb", "new"))
+    trajectory = feeder.run(TPOConfig(width=2, depth=1))
+    assert trajectory.stop_reason == "reward_failed"
+    assert [c.reward for c in trajectory.candidates] == [1, 2, 2, None]
+
+
+def test_a_reward_model_that_fails_while_a_round_is_resampled_ends_the_loop():
+    feeder = Outage({1}, OSError("gone"), sample=texts("a", "a", "bb", "ccc"))
+    assert feeder.run(TPOConfig(width=2, depth=1)).stop_reason == "reward_failed"
+
+
+def test_a_reward_model_that_fails_before_anything_is_scored_is_an_error_that_carries_the_candidates():
+    feeder = Outage({0}, OSError("gone"), sample=texts("a", "bb"))
+    with pytest.raises(RewardError, match="OSError: gone") as caught:
+        feeder.run(TPOConfig(width=2, depth=3))
+    assert [c.failure.reason for c in caught.value.trajectory.candidates] == ["unscored"] * 2
+    assert feeder.tasks == ["sample"] and isinstance(caught.value.__cause__, OSError)
+
+
+@pytest.mark.parametrize("error", [InvalidInputError("no"), UnsupportedError("no"), RewardContractError("no")])
+def test_a_wrong_use_of_the_reward_model_is_an_error_in_every_round(error):
+    feeder = Outage({1}, error, sample=texts("a", "bb"), update=texts("ccc", "dddd"))
+    with pytest.raises(type(error)) as caught:
+        feeder.run(TPOConfig(width=2, depth=3))
+    assert caught.value.best.response == "bb"
+
+
+@pytest.mark.parametrize(
+    ("updates", "reason"),
+    [
+        ([Completion(failure=Failure("error", "down"))], "error"),
+        ([""], "empty"),
+        (["", Completion("cut", finish_reason="length")], "length"),
+    ],
+)
+def test_a_round_whose_updates_all_failed_says_why(updates, reason):
+    trajectory = Feeder(sample=texts("a", "bb"), update=updates).run(TPOConfig(width=2, depth=1))
+    assert trajectory.steps[0].failure.reason == reason and trajectory.steps[0].gradient
+    assert trajectory.stop_reason == "no_candidates"
+
+
+def test_a_round_with_a_candidate_has_no_failure():
+    trajectory = Feeder(sample=texts("a", "bb"), update=["", "ccc"]).run(TPOConfig(width=2, depth=1))
+    assert trajectory.steps[0].failure is None
+
+
+LOST = [Failure("error", "down"), Failure("deadline"), Failure("missing"), Failure("content_filter")]
+
+
+@pytest.mark.parametrize("failure", LOST, ids=lambda failure: failure.reason)
+def test_what_the_provider_failed_to_bring_is_no_sign_of_a_weak_policy(failure):
+    updates = [Completion(failure=failure)] * 3 + ["better answer"]
+    trajectory = Feeder(sample=texts("a", "bb"), update=updates).run(TPOConfig(width=4, depth=1))
+    assert len([c for c in trajectory.candidates if not c.fresh]) == 4 and trajectory.diagnosis is None
+
+
+def test_updates_that_could_not_be_scored_are_no_sign_of_a_weak_policy():
+    feeder = Feeder({"odd": math.nan}, sample=texts("a", "bb"), update=["odd"])
+    assert feeder.run(TPOConfig(width=4, depth=2)).diagnosis is None

@@ -39,11 +39,20 @@ answers = st.one_of(
 
 
 class Hash(RewardModel):
-    """Any number, NaN and infinities included, but always the same for the same text."""
+    """Any number, NaN and infinities included, the same for the same text; the first time it may be busy."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
 
     def score_batch(self, pairs):
-        odd = [math.nan, math.inf, -math.inf]
-        return [odd[len(p.response) % 3] if len(p.response) % 7 == 6 else sum(map(ord, p.response)) % 10 for p in pairs]
+        return [self.one(p.response) for p in pairs]
+
+    def one(self, text):
+        number, new = sum(map(ord, text)), text not in self.seen
+        self.seen.add(text)
+        if len(text) % 7 == 6 or (new and number % 5 == 4):
+            return [math.nan, math.inf, -math.inf][len(text) % 3]
+        return number % 10
 
 
 def frozen(trajectory: Trajectory) -> Trajectory:
@@ -79,6 +88,7 @@ def test_whatever_happens_the_best_is_kept_and_the_books_balance(config, samples
     for candidate in scored:
         by_text.setdefault(candidate.response, set()).add(candidate.reward)
     assert all(len(rewards) == 1 for rewards in by_text.values())
+    assert not {c.response for c in trajectory.failures if c.failure.reason == "unscored"} & set(by_text)
     for step in trajectory.steps:
         if step.rejected is not None:
             assert step.chosen.reward - step.rejected.reward > config.min_spread

@@ -69,6 +69,19 @@ def test_one_request_brings_n_samples_where_the_model_has_n(loopback: Any) -> No
     assert trajectory.usage.requests == 7 and trajectory.usage.calls == 19
 
 
+def test_a_reward_that_is_out_in_a_later_round_does_not_cost_the_answer(chat: Any) -> None:
+    def out(prompt: Any, response: str) -> float:
+        if response.startswith("an updated answer"):
+            raise ConnectionError("the reward is out")
+        return len(response)
+
+    model = chat(answer=script)
+    chain = RunnableTPO(PROMPT | model | StrOutputParser(), reward=out, width=3, depth=2)
+    assert chain.invoke({"question": "how?"}) == "sample xx"
+    told = RunnableTPO(PROMPT | model | StrOutputParser(), reward=out, width=3, depth=2, return_trajectory=True)
+    assert told.invoke({"question": "how?"}).stop_reason == "reward_failed"
+
+
 @pytest.mark.parametrize("manner", ["ignore", "reject"])
 def test_a_server_without_n_is_asked_one_by_one_and_remembered(loopback: Any, manner: Any) -> None:
     server = loopback(n=manner)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tpo_core.effects import Pair, Prompt, Reward
-from tpo_core.errors import InvalidInputError, RewardError, TPOError
+from tpo_core.errors import InvalidInputError, RewardContractError, RewardError, TPOError
 from tpo_core.rewards.fanout import is_control_flow
 from tpo_core.rewards.metric import Metric
 
@@ -134,10 +134,12 @@ class RewardModel(Metric, ABC):
 
     def _checked(self, rewards: Sequence[float], distinct: Sequence[Pair], places: Sequence[int]) -> list[Reward]:
         if not isinstance(rewards, Iterable) or isinstance(rewards, (str, bytes, Mapping, Set)):
-            raise RewardError(f"reward model {self.name!r} returned {type(rewards).__name__}, not a list of floats")
+            raise RewardContractError(
+                f"reward model {self.name!r} returned {type(rewards).__name__}, not a list of floats"
+            )
         rewards = list(rewards)
         if len(rewards) != len(distinct):
-            raise RewardError(
+            raise RewardContractError(
                 f"reward model {self.name!r} returned {len(rewards)} rewards for {len(distinct)} responses; "
                 "it must return one float per response, in the same order"
             )

@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any, Literal, get_args
 
 from tpo_core.effects import Pair, Prompt, Reward
-from tpo_core.errors import InvalidInputError, RewardError
+from tpo_core.errors import InvalidInputError, RewardContractError
 
 __all__ = ["Kind", "arguments", "as_rewards", "find_kind", "is_number", "lift"]
 
@@ -189,12 +189,12 @@ def as_rewards(answers: Any, name: str) -> list[Reward]:
     """Read a batch function's answer; the count is checked by the caller.
 
     Raises:
-        RewardError: It is not a list of answers.
+        RewardContractError: It is not a list of answers.
     """
     if hasattr(answers, "tolist"):  # an array or a tensor
         answers = answers.tolist()
     if not isinstance(answers, Sequence) or isinstance(answers, (str, bytes)):
-        raise RewardError(f"reward {name!r} returned {type(answers).__name__}; a batch function returns a list")
+        raise RewardContractError(f"reward {name!r} returned {type(answers).__name__}; a batch function returns a list")
     return [lift(a) for a in answers]
 
 

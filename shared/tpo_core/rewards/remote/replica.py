@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from tpo_core.errors import RewardError, UnsupportedError
+from tpo_core.errors import RewardContractError, RewardError, UnsupportedError
 from tpo_core.rewards.remote.exchange import AnswerError, Line
 from tpo_core.rewards.remote.selftest import SelfTest
 from tpo_core.rewards.remote.servers import SERVERS, Form, Item, Server
@@ -145,7 +145,7 @@ class Replica:
                 f"reward server {self.line.url} did not answer as {server.name} does ({error!r:.200}): {said:.200}"
             ) from error
         if len(numbers) != len(items):
-            raise RewardError(
+            raise RewardContractError(
                 f"reward server {self.line.url} returned {len(numbers)} rewards for {len(items)} responses"
             )
         return numbers
