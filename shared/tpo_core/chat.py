@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tpo_core.cache_keys import made_of, unsigned
 from tpo_core.effects import Completion, Message
 from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.policies import ChatModel, ChatPolicy, Policy
@@ -44,6 +45,11 @@ class LiteLLMChat:
     def __repr__(self) -> str:
         """Name the model, and no key."""
         return f"LiteLLMChat({self.name!r})"
+
+    @property
+    def cache_key(self) -> str | None:
+        """Return what tells it from other models: name, address and settings, but for who asks."""
+        return made_of("litellm", name=self.name, settings=unsigned(self._settings))
 
     def chat(self, messages: Sequence[Message], **settings: Any) -> list[Completion]:
         """Ask; see ``ChatModel.chat``."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tpo_core.cache_keys import files_key, made_of
 from tpo_core.effects import Completion, Message
 from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.local_files import NAME
@@ -151,6 +152,15 @@ class LocalChat:
     def _ready(self) -> Any:
         server = self._server
         return server if server is not None else self.load()._server
+
+    @property
+    def cache_key(self) -> str | None:
+        """Return what tells it from other models: the file and how it is sampled."""
+        path = self._settings["path"]
+        return made_of(
+            "local", *([] if path is None else [files_key(path)]), name=self.name,
+            context=self._settings["context"], sampling=self._sampling,
+        )  # fmt: skip
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LocalChat:
         """Stay one object: a copy of a program must not load the model twice."""

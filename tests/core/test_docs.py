@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python(?P<no_run> no-run)?\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-MODULES = ["config", "effects", "prompting", "trajectory", "testing", "chat", "rewards.base"]
+MODULES = ["cache_keys", "config", "effects", "prompting", "trajectory", "testing", "chat", "rewards.base"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

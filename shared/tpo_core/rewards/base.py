@@ -46,6 +46,15 @@ class RewardModel(Metric, ABC):
     name: str = ""
     """How errors, traces and feedback keys call it; the class name by default."""
 
+    @property
+    def cache_key(self) -> str | None:
+        """Return what a cache of whole answers knows this reward by; None, the default, keeps them out of it.
+
+        It is the same text in every process for the same model and settings, and another wherever scores may differ; no
+        secret can be read in it. A subclass whose scores follow from its settings may have one.
+        """
+        return None
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Give the kind a name."""
         super().__init_subclass__(**kwargs)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 from typing import Any, Literal, get_args
 
+from tpo_core.cache_keys import made_of
 from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.base import RewardModel, prompt_key
@@ -112,6 +113,20 @@ class EnsembleReward(RewardModel):
         self._scales: OrderedDict[bytes, tuple[_Scale, ...]] = OrderedDict()
         self._lock = Mutex()
         self._warned = False
+
+    @property
+    def cache_key(self) -> str | None:
+        """Return the members', with how they are joined; see ``RewardModel``."""
+        return made_of(
+            "ensemble",
+            *[model.cache_key for model in self.models],
+            names=self.names,  # they stand in the feedback
+            how=self.how,
+            k=self.k,
+            weights=self.weights,
+            normalize=self.normalize,
+            scales=self._fixed,
+        )
 
     def score_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
         """Score with every member at once; see ``RewardModel``."""

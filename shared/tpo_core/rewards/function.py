@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, get_args
 
+from tpo_core.cache_keys import function_key, made_of
 from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError, RewardError
 from tpo_core.rewards.base import RewardModel
@@ -48,6 +49,9 @@ class FunctionReward(RewardModel):
         fields: For ``metric`` and ``args``: the names of the fields that are built from prompt and response where the
             host has no Example, arguments or Prediction of its own.
         workers: How many calls of one scoring may run at once.
+        cache_key: What tells it from other callables, a version of yours, say: answers aligned to it may then be cached
+            whole. By default a function at the top of a module goes by its name and its module's source; a lambda, a
+            function inside a function and an object go by nothing, unless they have a ``cache_key`` of their own.
 
     Raises:
         InvalidInputError: ``fn`` is not callable, or its signature fits no kind or several.
@@ -65,7 +69,10 @@ class FunctionReward(RewardModel):
         kind: Kind | None = None,
         fields: tuple[str, str] = ("prompt", "response"),
         workers: int = 8,
+        cache_key: str | None = None,
     ) -> None:
+        if cache_key is not None and not isinstance(cache_key, str):
+            raise InvalidInputError(f"cache_key must be text, not {type(cache_key).__name__}")
         if not isinstance(workers, int) or workers < 1:
             raise InvalidInputError(f"workers must be a whole number of at least 1, not {workers!r}")
         if kind is not None and kind not in get_args(Kind):
@@ -77,8 +84,15 @@ class FunctionReward(RewardModel):
         self.fn = fn
         self._fields = fields
         self._workers = workers
+        self._cache_key = cache_key
         self._call = fn.invoke if self.kind == "runnable" else fn
         self._acall = fn.ainvoke if self.kind == "runnable" else _async_form(fn)
+
+    @property
+    def cache_key(self) -> str | None:
+        """Return what tells the function from others, and how it is called; see ``RewardModel``."""
+        own = function_key(self.fn) if self._cache_key is None else made_of("callable", self._cache_key)
+        return made_of("function", own, kind=self.kind, fields=self._fields)
 
     def score_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
         """Call the function for each pair, at once; see ``RewardModel``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tpo_core.cache_keys import made_of
 from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.base import RewardModel
@@ -66,6 +67,11 @@ class LengthPenalty(RewardModel):
         self.unit = "character" if per_word is None else "word"
         self.name = name or self.reward.name
         self.merges = self.reward.merges  # type: ignore[misc]  # as the reward would have it
+
+    @property
+    def cache_key(self) -> str | None:
+        """Return the reward's, with the price; see ``RewardModel``."""
+        return made_of("penalty", self.reward.cache_key, price=self.price, free=self.free, unit=self.unit)
 
     def score_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
         """Score, then take the price off; see ``RewardModel``."""

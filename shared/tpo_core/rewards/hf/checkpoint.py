@@ -17,7 +17,9 @@ import transformers
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers.utils import cached_file
+from transformers.utils.hub import extract_commit_hash
 
+from tpo_core.cache_keys import files_key, made_of
 from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.rewards.families.entries import Blend, Family, Gate, Logits
 from tpo_core.rewards.hf.devices import cpu_has
@@ -45,6 +47,25 @@ class Source:
     @property
     def _where(self) -> dict[str, Any]:
         return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+    @property
+    def cache_key(self) -> str | None:
+        """Return what the checkpoint is known by: a folder by its files, a repository by the commit that is here."""
+        path = cached_file(
+            self.name, "config.json", revision=self.revision, local_files_only=True,
+            _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+        )  # fmt: skip
+        commit = extract_commit_hash(path, None)
+        return made_of(
+            "checkpoint",
+            *([] if commit else [files_key(self.name)]),
+            name=self.name,
+            commit=commit,
+            family=self.family,
+            code=self.trust_remote_code,
+            label=self.label,
+            model_kwargs=dict(self.model_kwargs),
+        )
 
     def config(self) -> Any:
         """Return the model's config.

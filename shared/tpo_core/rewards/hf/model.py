@@ -113,6 +113,11 @@ class HFRewardModel(RewardModel):
         self._worker = Worker(setup, name=f"reward {self.name}")
         self._worker.submit([]).result()  # loads now, so that a wrong name or argument is an error here
 
+    @property
+    def cache_key(self) -> str | None:
+        """Return the checkpoint's, with how it is read; see ``RewardModel``."""
+        return self._setup.cache_key
+
     def score_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
         """Score pairs; blocks until they are done."""
         return _answers(self._worker.submit(pairs).result())

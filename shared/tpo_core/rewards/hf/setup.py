@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from tpo_core.cache_keys import made_of
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.families.conversation import Conversations
 from tpo_core.rewards.hf.checkpoint import Source
@@ -41,6 +42,20 @@ class Setup:
     def __init__(self, source: Source, **choices: Any) -> None:
         self._source = source
         self._choices = _Choices(**choices)
+
+    @property
+    def cache_key(self) -> str | None:
+        """Return what the scores follow from: the checkpoint and how it is read, not where or how fast."""
+        source, chosen = self._source, self._choices
+        return made_of(
+            "hf",
+            source.cache_key,
+            dtype=None if chosen.dtype is None else str(chosen.dtype).removeprefix("torch."),
+            max_tokens=chosen.max_tokens,
+            on_long=chosen.on_long,
+            chat_template=chosen.chat_template,
+            keep_thinking=chosen.keep_thinking,
+        )
 
     def __call__(self, stopped: Callable[[], bool]) -> Scorer:
         """Load the model; see ``HFRewardModel`` for what is raised.

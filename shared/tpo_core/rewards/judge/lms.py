@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tpo_core import chat
+from tpo_core.cache_keys import made_of
 from tpo_core.effects import Completion, Message
 from tpo_core.errors import InvalidInputError
 from tpo_core.policies import ChatModel
 from tpo_core.trajectory import Usage
 
-__all__ = ["DSPyChat", "LangChainChat", "as_chat"]
+__all__ = ["DSPyChat", "LangChainChat", "as_chat", "chat_key"]
 
 
 def as_chat(lm: Any) -> ChatModel:
@@ -31,6 +32,12 @@ def as_chat(lm: Any) -> ChatModel:
     )
 
 
+def chat_key(model: Any) -> str | None:
+    """Return what a chat model is known by, whose ``cache_key`` it is to have; None where it has none."""
+    key = getattr(model, "cache_key", None)
+    return key if isinstance(key, str) else None
+
+
 class DSPyChat:
     """A ``dspy.LM`` behind the ``ChatModel`` protocol; its calls are counted and traced by DSPy."""
 
@@ -39,6 +46,14 @@ class DSPyChat:
     def __init__(self, lm: Any) -> None:
         self.lm = lm
         self.name = str(lm.model)
+
+    @property
+    def cache_key(self) -> str | None:
+        """Return what DSPy would save of it, which holds no key."""
+        try:
+            return made_of("dspy", state=self.lm.dump_state())
+        except Exception:  # noqa: BLE001 - an engine of the user's that cannot be saved, in words of its own
+            return None
 
     def chat(self, messages: Sequence[Message], **options: Any) -> list[Completion]:
         """Return one completion; see ``ChatModel.chat``."""
@@ -78,6 +93,12 @@ class LangChainChat:
         self.model = model
         name = getattr(model, "model_name", None) or getattr(model, "model", None)
         self.name = name if isinstance(name, str) else type(model).__name__
+
+    @property
+    def cache_key(self) -> str | None:
+        """Return what LangChain's own caches know it by; None for what stands around a model."""
+        known = hasattr(type(self.model), "_get_llm_string")
+        return made_of("langchain", llm=self.model._get_llm_string()) if known else None
 
     def chat(self, messages: Sequence[Message], **options: Any) -> list[Completion]:
         """Return one completion; see ``ChatModel.chat``."""

@@ -8,13 +8,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
+from tpo_core.cache_keys import function_key, made_of
 from tpo_core.effects import Completion, Pair, Reward
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 from tpo_core.rewards.base import RewardModel, prompt_key
 from tpo_core.rewards.fanout import Mutex, aeach, each, raise_if_broken
 from tpo_core.rewards.judge.gate import Gate
 from tpo_core.rewards.judge.judging import Answer, Ask, combine, compare, grade, yes_or_no
-from tpo_core.rewards.judge.lms import as_chat
+from tpo_core.rewards.judge.lms import as_chat, chat_key
+from tpo_core.rewards.judge.prompts import PROMPTS
 from tpo_core.rewards.judge.settings import check_choices, check_numbers, criteria_of
 from tpo_core.trajectory import Usage
 
@@ -98,11 +100,32 @@ class JudgeReward(RewardModel):
         self._temperature = temperature
         self._workers = workers
         self._gate = Gate(workers)
+        self._logprobs = logprobs
         self._required = logprobs == "require"
         # Found out once and kept; two threads that find out at once find the same.
         self._weighed: bool | None = False if logprobs == "never" or (self._graded and scale[1] > 9) else None
         self._anchors: OrderedDict[bytes, str] = OrderedDict()
         self._lock = Mutex()
+
+    @property
+    def cache_key(self) -> str | None:
+        """Return the model's, with all that it is asked; see ``RewardModel``."""
+        by_pair = callable(self._reference)
+        return made_of(
+            "judge",
+            chat_key(self.chat),
+            *([function_key(self._reference)] if by_pair else []),
+            reference=None if by_pair else self._reference,
+            criteria=list(self._criteria.items()),
+            prompts=PROMPTS,
+            graded=self._graded,
+            mode=self.mode,
+            logprobs=self._logprobs,
+            scale=self._scale,
+            limits=self._limits,
+            top=self._top,
+            temperature=self._temperature,
+        )
 
     def score_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
         """Ask about each pair, several at once; see ``RewardModel``."""

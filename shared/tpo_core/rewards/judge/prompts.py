@@ -16,7 +16,7 @@ from tpo_core.prompting import fence
 if TYPE_CHECKING:
     from tpo_core.effects import Message
 
-__all__ = ["Compare", "Grade", "YesNo", "messages"]
+__all__ = ["PROMPTS", "Compare", "Grade", "YesNo", "messages"]
 
 # Comments speak to the reader; docstrings and descriptions go to the model word for word.
 
@@ -49,6 +49,10 @@ class Compare(dspy.Signature):  # type: ignore[misc]
     response_a: str = dspy.InputField(desc="response A")
     response_b: str = dspy.InputField(desc="response B")
     verdict: str = dspy.OutputField(desc="A or B")
+
+
+PROMPTS: tuple[str, ...] = tuple(signature.instructions for signature in (YesNo, Grade, Compare))
+"""What judges are told, word for word."""
 
 
 def messages(signature: type[dspy.Signature], inputs: Mapping[str, str | None]) -> tuple[Message, ...]:

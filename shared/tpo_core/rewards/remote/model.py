@@ -15,7 +15,7 @@ from tpo_core.rewards.remote.fleet import Fleet
 from tpo_core.rewards.remote.replica import Replica
 from tpo_core.rewards.remote.selftest import PROBES, SelfTest, check_alike, check_scores
 from tpo_core.rewards.remote.servers import Form, Item, Server
-from tpo_core.rewards.remote.settings import check_headers, check_numbers, check_urls, chosen_server
+from tpo_core.rewards.remote.settings import cache_key, check_headers, check_numbers, check_urls, chosen_server
 from tpo_core.rewards.remote.wire import Wire, form_for, uncut
 
 __all__ = ["RemoteRewardModel", "SelfTest"]
@@ -94,6 +94,10 @@ class RemoteRewardModel(RewardModel):
         check_numbers(0.001, timeout=timeout)
         self.name = name or model or public(urls[0])
         self._wire = Wire(tokenizer, text, model=model, max_tokens=max_tokens, on_long=on_long)
+        self._cache_key = cache_key(
+            urls, check_headers(headers), (text, request, parse), tokenizer,
+            model=model, server=server, label=label, raw=raw, max_tokens=max_tokens, on_long=on_long,
+        )  # fmt: skip
         self._limited = max_tokens is not None
         self._label = label
         self._raw = raw and request is None
@@ -110,6 +114,11 @@ class RemoteRewardModel(RewardModel):
             headers=check_headers(headers),
         )
         self._portal = Portal()
+
+    @property
+    def cache_key(self) -> str | None:
+        """Return the servers' and the model's; None where none of the arguments tells the model (``RewardModel``)."""
+        return self._cache_key
 
     def score_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
         """Score on the servers; see ``RewardModel``."""

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tpo_core.cache_keys import function_key, made_of, unsigned
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.remote.servers import SERVERS, Server, server_named
 
-__all__ = ["check_headers", "check_numbers", "check_urls", "chosen_server"]
+__all__ = ["cache_key", "check_headers", "check_numbers", "check_urls", "chosen_server"]
 
 
 def chosen_server(server: str, request: Any, parse: Any) -> Server | None:
@@ -81,3 +82,29 @@ def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
             raise InvalidInputError(f"headers: the value of {name!r:.80} has a character that cannot be sent")
         found["Authorization" if name.lower() == "authorization" else name] = value
     return found
+
+
+def cache_key(
+    urls: Sequence[str], headers: Mapping[str, str], functions: Sequence[Any], tokenizer: Any, **settings: Any
+) -> str | None:
+    """Return what a reward on servers is known by; None where nothing says which model they serve.
+
+    Args:
+        urls: Where they are.
+        headers: As they are sent.
+        functions: The user's, or None.
+        tokenizer: The reward model's own, or its name.
+        **settings: Everything else that scores follow from.
+    """
+    name = tokenizer if isinstance(tokenizer, str) else getattr(tokenizer, "name_or_path", None)
+    own = any(fn is not None for fn in functions)
+    if not (settings["model"] or name or own) or (tokenizer is not None and not name):
+        return None
+    return made_of(
+        "remote",
+        *[function_key(fn) for fn in functions if fn is not None],
+        where=unsigned({"urls": sorted(urls), "headers": headers}),
+        functions=[fn is not None for fn in functions],
+        tokenizer=[name, getattr(tokenizer, "chat_template", None)],
+        **settings,
+    )
