@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tpo_langchain.caching import SaltedCache
 from tpo_langchain.chat import ChatTPO
 from tpo_langchain.feedback import trajectory_feedback
 from tpo_langchain.graphs import tpo_node
 from tpo_langchain.parts import TunedPrompt
 from tpo_langchain.prompts import load_prompts
 from tpo_langchain.runnable import RunnableTPO
-from tpo_langchain.sampling import SaltedCache
 
 if TYPE_CHECKING:
     from tpo_langchain.agents import TPOMiddleware

@@ -14,7 +14,9 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializa
 from pydantic import ConfigDict
 
 from tpo_core import InvalidInputError
+from tpo_langchain.caching import llm_key
 from tpo_langchain.first import is_final
+from tpo_langchain.memory import Memories
 from tpo_langchain.runnable import RunnableTPO
 from tpo_langchain.settings import spread
 
@@ -59,6 +61,7 @@ class TPOMiddleware(AgentMiddleware[Any, Any, Any]):
         self.tools = []
         parts = {"reward": reward, "critic": critic, "editor": editor, "query": query, "prompts": prompts or {}}
         self._given = {**spread(settings), **parts}
+        self._memories = Memories()
         nobody = RunnableTPO(_nobody, **{**self._given, "mode": "bon"})
         self._given["reward"] = nobody.reward
 
@@ -82,7 +85,9 @@ class TPOMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def _refiner(self, request: ModelRequest[Any], first: AIMessage, handler: Any) -> RunnableTPO:
         step = ModelStep(model=request.model, request=request, handler=handler)
-        return RunnableTPO(step, llm=request.model, **self._given).after_first(first)
+        refiner = RunnableTPO(step, llm=request.model, **self._given)
+        refiner.remember(self._memories, llm_key(request.model))
+        return refiner.after_first(first)
 
 
 class ModelStep(RunnableSerializable[Any, Any]):

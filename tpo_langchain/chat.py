@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from langchain_core.callbacks import (
@@ -11,28 +12,33 @@ from langchain_core.callbacks import (
     CallbackManager,
     CallbackManagerForLLMRun,
 )
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from tpo_core import InvalidInputError
+from tpo_core.cache_keys import made_of
+from tpo_core.signatures import TextualGradient, TextualLoss, Update
 from tpo_langchain.anatomy import model_in
+from tpo_langchain.caching import CachedWhole, llm_key
 from tpo_langchain.first import is_final
+from tpo_langchain.llm_run import child_config, may_call, must_call, result, result_chunks, with_name
+from tpo_langchain.memory import Memories
 from tpo_langchain.parts import TunedPrompt
-from tpo_langchain.policy import Memory
 from tpo_langchain.runnable import RunnableTPO
 from tpo_langchain.settings import LoopSettings, loop_settings, named, spread
-from tpo_langchain.streaming import message_chunks
 
 __all__ = ["ChatTPO"]
 
 
-class ChatTPO(LoopSettings, BaseChatModel):
+class ChatTPO(LoopSettings, CachedWhole):
     """A chat model over a chat model: what it answers in words is refined, what it calls as tools passes through.
 
     With tools bound, the first answer is looked at before others are sampled, so a tool call costs one request.
+
+    Under an LLM cache a whole answer is kept where its reward has a ``cache_key`` and where LangChain's caches know its
+    models; otherwise the samples alone are, as in ``RunnableTPO``.
 
     Args:
         llm: The chat model that answers, and that writes critiques and updates.
@@ -68,7 +74,7 @@ class ChatTPO(LoopSettings, BaseChatModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    _memories: dict[frozenset[str], Memory] = PrivateAttr(default_factory=dict)
+    _memories: Memories = PrivateAttr(default_factory=Memories)
 
     def __init__(self, **given: Any) -> None:
         """Check everything that can be checked before a model is called."""
@@ -82,6 +88,11 @@ class ChatTPO(LoopSettings, BaseChatModel):
         with named():
             super().__init__(**given)
         self.reward = self._refiner({}).reward
+        if self.cache not in (None, False) and self.answer_key(self.stop) is None:
+            raise InvalidInputError(
+                "cache: answers cannot be told apart by what they follow from; leave it out, or give a reward with a "
+                "cache_key (see FunctionReward) and models that LangChain's caches know"
+            )
 
     def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any) -> Runnable[Any, AIMessage]:
         """Bind tools as the model behind writes them."""
@@ -91,22 +102,22 @@ class ChatTPO(LoopSettings, BaseChatModel):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:
         """Return the refined answer."""
-        return _named(super().invoke(input, config, **kwargs))  # type: ignore[no-any-return]
+        return with_name(super().invoke(input, config, **kwargs))  # type: ignore[no-any-return]
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:
         """Return the refined answer without blocking."""
-        return _named(await super().ainvoke(input, config, **kwargs))  # type: ignore[no-any-return]
+        return with_name(await super().ainvoke(input, config, **kwargs))  # type: ignore[no-any-return]
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[AIMessageChunk]:
         """Yield the refined answer in chunks."""
-        yield from map(_named, super().stream(input, config, **kwargs))
+        yield from map(with_name, super().stream(input, config, **kwargs))
 
     async def astream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
         """Yield the refined answer in chunks, without blocking."""
         async for chunk in super().astream(input, config, **kwargs):
-            yield _named(chunk)
+            yield with_name(chunk)
 
     def _generate(
         self,
@@ -115,11 +126,11 @@ class ChatTPO(LoopSettings, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        config, bound = _config(run_manager, CallbackManager, kwargs), self._bound(stop, kwargs)
-        first = self.llm.invoke(messages, config, **bound) if _may_call(kwargs) else None
+        config, bound = child_config(run_manager, CallbackManager, kwargs), self._bound(stop, kwargs)
+        first = self.llm.invoke(messages, config, **bound) if may_call(kwargs) else None
         if first is not None and not is_final(first):
-            return _result(first, counted=not _must_call(kwargs))
-        return _result(self._refiner(bound, first).invoke(messages, config))
+            return result(first, counted=not must_call(kwargs))
+        return result(self._refiner(bound, first).invoke(messages, config))
 
     async def _agenerate(
         self,
@@ -128,11 +139,11 @@ class ChatTPO(LoopSettings, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        config, bound = _config(run_manager, AsyncCallbackManager, kwargs), self._bound(stop, kwargs)
-        first = await self.llm.ainvoke(messages, config, **bound) if _may_call(kwargs) else None
+        config, bound = child_config(run_manager, AsyncCallbackManager, kwargs), self._bound(stop, kwargs)
+        first = await self.llm.ainvoke(messages, config, **bound) if may_call(kwargs) else None
         if first is not None and not is_final(first):
-            return _result(first, counted=not _must_call(kwargs))
-        return _result(await self._refiner(bound, first).ainvoke(messages, config))
+            return result(first, counted=not must_call(kwargs))
+        return result(await self._refiner(bound, first).ainvoke(messages, config))
 
     def _stream(
         self,
@@ -142,7 +153,7 @@ class ChatTPO(LoopSettings, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         """Yield the refined answer in chunks; nothing is shown before it is final."""
-        for chunk in _chunks(self._generate(messages, stop, run_manager, **kwargs)):
+        for chunk in result_chunks(self._generate(messages, stop, run_manager, **kwargs)):
             if run_manager is not None:
                 run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
@@ -154,7 +165,7 @@ class ChatTPO(LoopSettings, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        for chunk in _chunks(await self._agenerate(messages, stop, run_manager, **kwargs)):
+        for chunk in result_chunks(await self._agenerate(messages, stop, run_manager, **kwargs)):
             if run_manager is not None:
                 await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
@@ -168,9 +179,7 @@ class ChatTPO(LoopSettings, BaseChatModel):
             prompts=self.prompts,
             **loop_settings(self),
         )
-        refiner._memory = self._memories.setdefault(
-            frozenset(bound), Memory()
-        )  # tools or a format change what n can do
+        refiner.remember(self._memories, frozenset(bound))  # tools or a format change what n can do
         return refiner if first is None else refiner.after_first(first)
 
     def _bound(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -181,62 +190,27 @@ class ChatTPO(LoopSettings, BaseChatModel):
     def _llm_type(self) -> str:
         return "tpo"
 
+    def answer_key(self, stop: list[str] | None = None, **kwargs: Any) -> str | None:
+        """Return what its answers follow from, beside the messages; None where that cannot be said."""
+        given = ensure_config().get("configurable")  # of the call that this one is part of
+        others = (self.critic, self.editor)
+        return made_of(
+            "tpo",
+            self.reward.cache_key,
+            llm_key(self.llm, **self._bound(stop, kwargs)),
+            *[llm_key(model) for model in others if model is not None],
+            given=[model is not None for model in others],
+            prompts=self.prompts,
+            instructions=[signature.instructions for signature in (TextualLoss, TextualGradient, Update)],
+            settings=asdict(self.loop_config(given)),
+        )
+
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
-        """Return what makes its answers its own: the key under which an LLM cache keeps them."""
-        parts = {name: getattr(self, name) for name in ("llm", "critic", "editor", "prompts")}
-        return {**loop_settings(self), **{k: repr(v) for k, v in parts.items()}, "reward": repr(self.reward)}
+        """Return what traces show of it: nothing secret."""
+        return {**loop_settings(self), "llm": type(model_in(self.llm)).__name__, "reward": self.reward.name}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
         """Return the model behind's, for traces."""
         model: Any = model_in(self.llm)
         return model._get_ls_params(stop=stop, **kwargs)
-
-
-def _may_call(kwargs: Mapping[str, Any]) -> bool:
-    return bool(kwargs.get("tools") or kwargs.get("functions"))
-
-
-def _must_call(kwargs: Mapping[str, Any]) -> bool:
-    """Say whether the answer will be a tool call: this run then stands for the model's, which is shown once."""
-    return _may_call(kwargs) and kwargs.get("tool_choice") not in (None, False, "auto", "none")
-
-
-def _config(
-    run_manager: Any, manager: type[CallbackManager] | type[AsyncCallbackManager], kwargs: Mapping[str, Any]
-) -> RunnableConfig | None:
-    """Return the config of child runs; an LLM run's callbacks make none themselves."""
-    if run_manager is None:  # while streaming: LangChain hands none over, and what is under way here is the parent
-        return {"callbacks": []} if _must_call(kwargs) else {"tags": ["nostream"]}
-    callbacks = manager(handlers=[], parent_run_id=run_manager.run_id)
-    callbacks.set_handlers([] if _must_call(kwargs) else run_manager.inheritable_handlers)
-    callbacks.add_tags([*run_manager.inheritable_tags, "nostream"])  # no sample's tokens on a user's screen
-    callbacks.add_metadata(run_manager.inheritable_metadata)
-    return {"callbacks": callbacks}
-
-
-def _result(message: AIMessage, counted: bool = True) -> ChatResult:
-    """Return a message as a model does; ``counted`` says that the calls that led to it are runs of their own.
-
-    Usage callbacks count whatever names its model, so a counted one goes without until they have seen it.
-    """
-    if counted:
-        told = dict(message.response_metadata)
-        told["tpo"] = {**told.get("tpo", {}), "model_name": told.pop("model_name", None)}
-        message = message.model_copy(update={"response_metadata": told})
-    return ChatResult(generations=[ChatGeneration(message=message)])
-
-
-def _named(message: Any) -> Any:
-    """Give a message its model's name back."""
-    name = message.response_metadata.get("tpo", {}).get("model_name")
-    if name is None:
-        return message
-    return message.model_copy(update={"response_metadata": {**message.response_metadata, "model_name": name}})
-
-
-def _chunks(result: ChatResult) -> Iterator[ChatGenerationChunk]:
-    message = result.generations[0].message
-    assert isinstance(message, AIMessage)
-    for chunk in message_chunks(message):
-        yield ChatGenerationChunk(message=chunk)

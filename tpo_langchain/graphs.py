@@ -105,7 +105,9 @@ def _refiner(whole: RunnableTPO, last: Ending) -> RunnableTPO:
     assert whole.llm is not None and last.answer is not None
     names = ("reward", "critic", "editor", "gold", "query", "prompts", "return_trajectory")
     given = {**{name: getattr(whole, name) for name in names}, **loop_settings(whole)}
-    return type(whole)(whole.llm, **given).after_first(last.answer)
+    refiner = type(whole)(whole.llm, **given)
+    refiner.remember(whole._memories, None)
+    return refiner.after_first(last.answer)
 
 
 def _replacement(last: Ending, best: Any) -> AIMessage:

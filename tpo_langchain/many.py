@@ -14,9 +14,9 @@ from pydantic import ConfigDict
 
 from tpo_langchain.texts import as_prompt_value
 
-__all__ = ["Many"]
+__all__ = ["Many", "Sample"]
 
-Sample = tuple[AIMessage, Any]
+Sample = tuple[AIMessage | None, Any]
 """A message of the model, and what the rest of the chain made of it: a value, or the exception it raised."""
 
 

@@ -58,6 +58,16 @@ class Parts:
         """Return the chain's steps around its model."""
         return dissect(self.chain)
 
+    @cached_property
+    def choices(self) -> tuple[str, ...]:
+        """Return the ids under which a call may configure the models, or choose others."""
+        own = (self.chain, self.critic, self.editor)
+        return tuple(spec.id for part in own if part is not None for spec in part.config_specs)
+
+    def chosen(self, configurable: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return what a call configures of the models: what is learnt about them holds for that."""
+        return tuple(f"{name}={configurable[name]!r}" for name in self.choices if name in configurable)
+
     def check(self, rounds: int) -> None:
         """Refuse a loop that would have no one to ask.
 
@@ -78,14 +88,14 @@ class Parts:
         return render(request.signature.with_instructions(tuned.instructions), request.inputs, tuned.demos)
 
     def text(self, value: Any, message: AIMessage | None) -> str:
-        """Return one of the chain's outputs as text: as it was written, where the chain parses what its model wrote.
+        """Return an output as text, where the user has no renderer: as written, where the chain parses what was.
 
         Data stays JSON: it is cleaner than what models write around it, and its parsers read it as well.
         """
         written = message.text if message is not None and self.anatomy.after and not self.anatomy.structured else ""
-        if self.render is None and written.strip() and not isinstance(value, (str, BaseMessage, BaseModel, dict)):
+        if written.strip() and not isinstance(value, (str, BaseMessage, BaseModel, dict)):
             return str(written)
-        return text_of(value, self.render)
+        return text_of(value)
 
     def core(self, task: Task) -> Core | None:
         """Return the model that may be asked for n samples of a task in one request; None where there is none."""

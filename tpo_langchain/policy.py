@@ -5,54 +5,33 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import replace
 from json import JSONDecodeError
 from typing import Any
 
 from langchain_core.exceptions import OutputParserException
 from langchain_core.globals import get_llm_cache
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, convert_to_messages
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import ValidationError
 
 from tpo_core import Failure, InvalidInputError, Usage
 from tpo_core.effects import Completion, Generate, Task
-from tpo_langchain.many import Many
+from tpo_langchain.many import Many, Sample
+from tpo_langchain.memory import Memory
 from tpo_langchain.parts import Parts
 from tpo_langchain.sampling import equip
+from tpo_langchain.steps import Call, Flow, Gates, Rendering, aserved, served
+from tpo_langchain.system_role import folded, may_refuse_system
+from tpo_langchain.texts import rendered
 from tpo_langchain.tracing import Meter, child, finish_reason
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["ChainPolicy", "Gates", "Memory"]
-
-Gates = tuple[AbstractContextManager[Any], AbstractAsyncContextManager[Any]]
-"""What a sync and an async call must pass: the bounds of a batch."""
+__all__ = ["ChainPolicy"]
 
 _UNPARSABLE = (OutputParserException, ValidationError, JSONDecodeError)
-
-
-@dataclass
-class Memory:
-    """What one object learns about its models and keeps from call to call."""
-
-    takes_n: MutableMapping[Task, bool] = field(default_factory=dict)
-    no_system: set[str] = field(default_factory=set)
-    """Who refuses a system message: ``critic``, ``editor``."""
-    warned: bool = False
-    """Whether it was said that the LLM cache may make samples equal."""
-
-
-@dataclass(frozen=True)
-class _Call:
-    """One child run: what is invoked with what, and what it costs."""
-
-    run: Runnable[Any, Any]
-    given: Any
-    config: RunnableConfig
-    kwargs: dict[str, Any]
-    meter: Meter
 
 
 class ChainPolicy:
@@ -84,9 +63,7 @@ class ChainPolicy:
         graph = sys.modules.get("langgraph.errors")
         # LangGraph's interrupts and commands must reach it
         self.fatal: tuple[type[Exception], ...] = (graph.GraphBubbleUp,) if graph is not None else ()
-        open_gate: nullcontext[None] = nullcontext()
-        both: Gates = (open_gate, open_gate) if gates is None else gates
-        self._gate, self._agate = both
+        self._gates: Gates = (nullcontext(), nullcontext()) if gates is None else gates
         for task in ("sample", "update"):
             if parts.core(task) is None:
                 memory.takes_n[task] = False
@@ -95,25 +72,45 @@ class ChainPolicy:
 
     def generate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
         """Run what the task needs."""
-        call = self._call(request, seeds)
-        try:
-            with self._gate:
-                return self._read(request, call, call.run.invoke(call.given, call.config, **call.kwargs))
-        except Exception as error:  # noqa: BLE001 - what is not explained is raised again
-            return self._explained(request, call, error)
+        return served(self._flow(request, seeds))
 
     async def agenerate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
         """Run what the task needs, without blocking."""
+        return await aserved(self._flow(request, seeds))
+
+    def _flow(self, request: Generate, seeds: Sequence[int]) -> Flow[list[Completion]]:
         call = self._call(request, seeds)
-        try:
-            async with self._agate:
-                return self._read(request, call, await call.run.ainvoke(call.given, call.config, **call.kwargs))
-        except Exception as error:  # noqa: BLE001 - what is not explained is raised again
-            return self._explained(request, call, error)
+        out = yield from self._asked(request, call)
+        if isinstance(out, Exception):
+            return [self._explained(call, out)]
+        samples = out if isinstance(call.run, Many) else [(call.meter.last, out)]
+        texts = yield from self._rendered(request, samples)
+        costs = [call.meter.usage, *[Usage()] * len(samples)]
+        return [
+            self._completion(request, message, value, texts.get(i), costs[i])
+            for i, (message, value) in enumerate(samples)
+        ]
+
+    def _asked(self, request: Generate, call: Call) -> Flow[Any]:
+        """Make a call; once more without a system message where it seems that the model's template has none."""
+        out = yield call
+        if request.task != "sample" and isinstance(out, Exception) and may_refuse_system(call.given, out):
+            out = yield replace(call, given=folded(call.given))
+            if not isinstance(out, Exception) or _unparsable(out):
+                self._memory.no_system.add(_role(request))
+        return out
+
+    def _rendered(self, request: Generate, samples: Sequence[Sample]) -> Flow[dict[int, Any]]:
+        """Have the user's renderer write what came of the samples, by place; nothing where there is none."""
+        if self._parts.render is None or request.task in ("loss", "gradient"):
+            return {}
+        places = [i for i, (_, value) in enumerate(samples) if _missing(value) is None]
+        made = yield Rendering(self._parts.render, [samples[i][1] for i in places])
+        return dict(zip(places, made, strict=True))
 
     # -- before the call ----------------------------------------------------------------------------------------------
 
-    def _call(self, request: Generate, seeds: Sequence[int]) -> _Call:
+    def _call(self, request: Generate, seeds: Sequence[int]) -> Call:
         meter, sampled = Meter(), request.task == "sample"
         config = child(self._config, self._run_manager, f"tpo:{request.task}", f"tpo:round:{request.step}", meter)
         run = self._many(request, len(seeds)) if len(seeds) > 1 else self._one(request)
@@ -126,7 +123,7 @@ class ChainPolicy:
                 "equal samples; make it a step of the chain, or give it cache=False",
                 run.get_name(),
             )
-        return _Call(equipped, given, config, self._kwargs if sampled else {}, meter)
+        return Call(equipped, given, config, self._kwargs if sampled else {}, meter, self._gates)
 
     def _one(self, request: Generate) -> Runnable[Any, Any]:
         return self._parts.chain if request.task == "sample" else self._parts.writer(request)
@@ -148,26 +145,23 @@ class ChainPolicy:
     def _messages(self, request: Generate) -> list[BaseMessage]:
         messages = convert_to_messages(self._parts.messages(request))
         if _role(request) in self._memory.no_system:
-            system, first, *rest = messages
-            messages = [HumanMessage(f"{system.text}\n\n{first.text}"), *rest]
+            messages = folded(messages)
         return messages
 
     # -- after it -----------------------------------------------------------------------------------------------------
 
-    def _read(self, request: Generate, call: _Call, out: Any) -> list[Completion]:
-        samples = out if isinstance(call.run, Many) else [(call.meter.last, out)]
-        costs = [call.meter.usage, *[Usage()] * len(samples)]
-        return [self._completion(request, m, value, cost) for (m, value), cost in zip(samples, costs, strict=False)]
-
-    def _completion(self, request: Generate, message: AIMessage | None, value: Any, usage: Usage) -> Completion:
+    def _completion(
+        self, request: Generate, message: AIMessage | None, value: Any, text: Any, usage: Usage
+    ) -> Completion:
         reason = finish_reason(message)
-        if isinstance(value, Exception) and isinstance(value, (InvalidInputError, *self.fatal)):
-            raise value
-        if failure := _missing(value):
+        for thing in (value, text):
+            if isinstance(thing, Exception) and isinstance(thing, (InvalidInputError, *self.fatal)):
+                raise thing
+        if failure := _missing(value) or (_failed(text) if isinstance(text, Exception) else None):
             return Completion(finish_reason=reason, usage=usage, failure=failure)
         if request.task in ("loss", "gradient"):
             return Completion(value, finish_reason=reason, usage=usage)
-        text = self._parts.text(value, message)
+        text = self._parts.text(value, message) if text is None else rendered(text)
         if self._rounds and self._parts.must_parse(value):
             raise InvalidInputError(
                 f"an updated text cannot become the chain's output ({type(value).__name__}) without a parser; give "
@@ -177,13 +171,11 @@ class ChainPolicy:
             failure = Failure("tool_call", "the model called a tool instead of answering")
         return Completion(text, value, reason, usage, failure)
 
-    def _explained(self, request: Generate, call: _Call, error: Exception) -> list[Completion]:
+    def _explained(self, call: Call, error: Exception) -> Completion:
         """Return what the error says about the sample, or raise it."""
-        if not isinstance(call.run, Many) and (failure := _unparsable(error)):
-            return [Completion(finish_reason=finish_reason(call.meter.last), usage=call.meter.usage, failure=failure)]
-        if request.task != "sample" and "system" in str(error).lower() and isinstance(call.given[0], SystemMessage):
-            self._memory.no_system.add(_role(request))  # the loop asks again, then without one
-        raise error
+        if isinstance(call.run, Many) or (failure := _unparsable(error)) is None:
+            raise error
+        return Completion(finish_reason=finish_reason(call.meter.last), usage=call.meter.usage, failure=failure)
 
 
 def _role(request: Generate) -> str:
@@ -195,10 +187,14 @@ def _missing(value: Any) -> Failure | None:
     if value is None:
         return Failure("empty", "the chain returned None")
     if isinstance(value, Exception):
-        return _unparsable(value) or Failure("error", f"{type(value).__name__}: {value}", value)
+        return _failed(value)
     if isinstance(value, dict) and (error := value.get("parsing_error")) is not None and "raw" in value:
         return Failure("unparsable", str(error), error if isinstance(error, Exception) else None)
     return None
+
+
+def _failed(error: Exception) -> Failure:
+    return _unparsable(error) or Failure("error", f"{type(error).__name__}: {error}", error)
 
 
 def _unparsable(error: Exception) -> Failure | None:

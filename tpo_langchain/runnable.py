@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
 from functools import reduce
 from typing import Any
 
@@ -18,11 +18,13 @@ from tpo_core.policies import Policy
 from tpo_langchain.composite import Composite, checked_parts
 from tpo_langchain.first import AfterFirst
 from tpo_langchain.graphs import WholeGraph
+from tpo_langchain.memory import Memories
 from tpo_langchain.parts import Parts
-from tpo_langchain.policy import ChainPolicy, Gates, Memory
+from tpo_langchain.policy import ChainPolicy
 from tpo_langchain.settings import LoopSettings, named, spread
+from tpo_langchain.steps import Gates
 from tpo_langchain.streaming import chunks, joined
-from tpo_langchain.texts import query_of
+from tpo_langchain.texts import aquery_of, query_of
 from tpo_langchain.tracing import TracedReward, atell, child, record, tell, told
 
 __all__ = ["RunnableTPO"]
@@ -66,7 +68,8 @@ class RunnableTPO(LoopSettings, Composite):
     """
 
     _parts: Parts = PrivateAttr()
-    _memory: Memory = PrivateAttr(default_factory=Memory)
+    _memories: Memories = PrivateAttr(default_factory=Memories)
+    _models: Hashable = PrivateAttr(default=None)
     _gates: Gates | None = PrivateAttr(default=None)
     _first: AIMessage | None = PrivateAttr(default=None)
     _graph: WholeGraph | None = PrivateAttr(default=None)
@@ -113,28 +116,28 @@ class RunnableTPO(LoopSettings, Composite):
 
     def _refine(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
         events = child(config, run_manager, "tpo:events")
+        query = query_of(input, self.query, self._parts.anatomy.prompt)
         trajectory = run(
-            **self._job(input, run_manager, config, kwargs), on_progress=lambda progress: tell(progress, events)
+            query, **self._job(input, run_manager, config, kwargs), on_progress=lambda progress: tell(progress, events)
         )
         return self._answer(trajectory, run_manager)
 
     async def _arefine(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
         events = child(config, run_manager, "tpo:events")
+        query = await aquery_of(input, self.query, self._parts.anatomy.prompt)
         trajectory = await arun(
-            **self._job(input, run_manager, config, kwargs), on_progress=lambda progress: atell(progress, events)
+            query, **self._job(input, run_manager, config, kwargs), on_progress=lambda progress: atell(progress, events)
         )
         return self._answer(trajectory, run_manager)
 
     def _job(self, input: Any, run_manager: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return what the drivers take."""
+        """Return what the drivers take beside the query."""
         settings = self.loop_config(config.get("configurable"))
         self._parts.check(settings.rounds)
         scoring = TracedReward(self.reward, lambda: child(config, run_manager, "tpo:score"))
-        policy: Policy = ChainPolicy(
-            self._parts, self._memory, settings.rounds, config, run_manager, kwargs, self._gates
-        )
+        memory = self._memories.of((self._models, self._parts.chosen(config.get("configurable") or {})))
+        policy: Policy = ChainPolicy(self._parts, memory, settings.rounds, config, run_manager, kwargs, self._gates)
         return {
-            "query": query_of(input, self.query, self._parts.anatomy.prompt),
             "policy": policy if self._first is None else AfterFirst(policy, self._first),
             "reward": scoring,
             "config": settings,
@@ -187,6 +190,10 @@ class RunnableTPO(LoopSettings, Composite):
         whole = reduce(joined, [chunk async for chunk in input], None)
         for chunk in chunks(await self._ainvoke(whole, run_manager, config, **kwargs)):
             yield chunk
+
+    def remember(self, memories: Memories, models: Hashable) -> None:
+        """Share what is learnt about models with other objects, under what tells the models from others."""
+        self._memories, self._models = memories, models
 
     def after_first(self, message: AIMessage) -> RunnableTPO:
         """Return this with its first sample already made: ``message``, an answer of the wrapped Runnable."""

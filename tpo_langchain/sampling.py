@@ -5,52 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
+from langchain_core.caches import BaseCache
 from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.runnables import Runnable
 
 from tpo_core.effects import Generate
 from tpo_langchain.anatomy import rebuilt
+from tpo_langchain.caching import SaltedCache
 
-__all__ = ["SaltedCache", "equip"]
+__all__ = ["equip"]
 
 # What integrations call the most tokens of a response: OpenAI and most others, Google, Ollama.
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict")
-
-
-class SaltedCache(BaseCache):
-    """An LLM cache seen through a salt: equal requests with different salts are different entries of it.
-
-    A second identical run uses the same salts, and is answered from the cache.
-    """
-
-    def __init__(self, base: BaseCache, salt: str) -> None:
-        """Salt ``base``; an already salted one is salted twice, as it should: a loop inside a loop."""
-        self.base, self.salt = base, salt
-
-    def lookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
-        """Look up under the salt."""
-        return self.base.lookup(prompt, self._salted(llm_string))
-
-    def update(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
-        """Enter under the salt."""
-        self.base.update(prompt, self._salted(llm_string), return_val)
-
-    async def alookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
-        """Look up under the salt."""
-        return await self.base.alookup(prompt, self._salted(llm_string))
-
-    async def aupdate(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
-        """Enter under the salt."""
-        await self.base.aupdate(prompt, self._salted(llm_string), return_val)
-
-    def clear(self, **kwargs: Any) -> None:
-        """Clear the cache behind, all of it."""
-        self.base.clear(**kwargs)
-
-    def _salted(self, llm_string: str) -> str:
-        return f"{llm_string}|tpo:{self.salt}"
 
 
 def equip(chain: Runnable[Any, Any], request: Generate, seeds: Sequence[int]) -> Runnable[Any, Any]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages, convert_to_openai_messages
 from langchain_core.prompt_values import ChatPromptValue, PromptValue, StringPromptValue
 from langchain_core.prompts import BasePromptTemplate
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import RunnableConfig
 from langchain_core.utils.json import parse_json_markdown
 from pydantic import BaseModel
 
 from tpo_core import InvalidInputError
 from tpo_core.effects import Prompt
+from tpo_langchain.calling import acalled, called
 
-__all__ = ["as_prompt_value", "can_remake", "query_of", "remade", "replace_text", "text_of"]
+__all__ = ["aquery_of", "as_prompt_value", "can_remake", "query_of", "remade", "rendered", "replace_text", "text_of"]
 
 _RAW = {"raw", "parsed", "parsing_error"}  # with_structured_output(include_raw=True)
 _JSON = (dict, list)
@@ -34,15 +36,26 @@ def query_of(given: Any, pick: Any, prompt: BasePromptTemplate[Any] | None) -> P
     Raises:
         InvalidInputError: It is not obvious what is asked, or nothing is.
     """
-    if isinstance(pick, str):
-        if not isinstance(given, Mapping) or pick not in given:
-            raise InvalidInputError(f"query names the key {pick!r}, which the input {given!r:.80} does not have")
-        given = given[pick]
-    elif pick is not None:
-        given = pick.invoke(given) if isinstance(pick, Runnable) else pick(given)
-    elif prompt is not None:
-        given = prompt.invoke(given, {"callbacks": []})  # not a run of its own in the user's traces
-    return _prompt(given)
+    step = _picker(given, pick, prompt)
+    return _prompt(given if step is None else called(step, given, _UNSEEN if step is prompt else None))
+
+
+async def aquery_of(given: Any, pick: Any, prompt: BasePromptTemplate[Any] | None) -> Prompt:
+    """Return what is asked, as ``query_of`` does, without blocking."""
+    step = _picker(given, pick, prompt)
+    return _prompt(given if step is None else await acalled(step, given, _UNSEEN if step is prompt else None))
+
+
+_UNSEEN: RunnableConfig = {"callbacks": []}  # no run of its own in the user's traces
+
+
+def _picker(given: Any, pick: Any, prompt: BasePromptTemplate[Any] | None) -> Any:
+    """Return what finds the query in the input; None where the input is it."""
+    if not isinstance(pick, str):
+        return prompt if pick is None else pick
+    if not isinstance(given, Mapping) or pick not in given:
+        raise InvalidInputError(f"query names the key {pick!r}, which the input {given!r:.80} does not have")
+    return itemgetter(pick)
 
 
 def _prompt(given: Any) -> Prompt:
@@ -90,17 +103,23 @@ def as_prompt_value(given: Any) -> PromptValue:
     return ChatPromptValue(messages=convert_to_messages(given))
 
 
-def text_of(value: Any, render: Callable[[Any], str] | None = None) -> str:
+def rendered(text: Any) -> str:
+    """Return what the user's renderer made of a chain's output.
+
+    Raises:
+        InvalidInputError: It is no text.
+    """
+    if not isinstance(text, str):
+        raise InvalidInputError(f"render must return text, not {type(text).__name__}")
+    return text
+
+
+def text_of(value: Any) -> str:
     """Return a chain's output as the text that critic and reward read: text as it is, data as JSON.
 
     Raises:
-        InvalidInputError: It is neither, and there is no renderer; or the renderer returns no text.
+        InvalidInputError: It is neither.
     """
-    if render is not None:
-        text = render.invoke(value) if isinstance(render, Runnable) else render(value)
-        if not isinstance(text, str):
-            raise InvalidInputError(f"render must return text, not {type(text).__name__}")
-        return text
     if isinstance(value, str):
         return str(value)  # StrOutputParser's is a subclass
     if isinstance(value, BaseMessage):

@@ -187,6 +187,46 @@ async def test_with_a_checkpointer_and_an_interrupt_refinement_runs_once(chat: A
     assert agent.get_state(config).values["messages"][-1].text == state["messages"][-1].text
 
 
+def test_what_is_learnt_about_a_model_is_kept_from_answer_to_answer(loopback: Any) -> None:
+    def answer(request: Any, number: int) -> Any:
+        if request["messages"][0]["role"] == "system" and "Be kind" not in request["messages"][0]["content"]:
+            return 400, {"error": {"message": "System role not supported", "code": 400}}
+        return "said " + "x" * number
+
+    server = loopback(answer=answer, n="reject")
+    model = ChatOpenAI(model="smol", base_url=server.url, api_key="none", max_retries=0)
+    agent = create_agent(
+        model, [], system_prompt="Be kind.", middleware=[TPOMiddleware(reward=longest, width=3, depth=1)]
+    )
+    asked: list[tuple[int, int]] = []
+    for _ in range(3):
+        agent.invoke(ASK)
+        systems = [r["messages"][0]["content"] for r in server.requests if r["messages"][0]["role"] == "system"]
+        asked.append((sum(r.get("n", 1) > 1 for r in server.requests), sum("Be kind" not in text for text in systems)))
+    assert asked[0] == asked[1] == asked[2] and asked[0][0] == 1 and asked[0][1] > 0
+
+
+def test_a_model_of_another_kind_is_learnt_about_anew(loopback: Any) -> None:
+    def answer(request: Any, number: int) -> str:
+        return "said " + "x" * number
+
+    rejecting, honouring = loopback(answer=answer, n="reject"), loopback(answer=answer)
+    first, second = (ChatOpenAI(model="smol", base_url=s.url, api_key="none") for s in (rejecting, honouring))
+    middleware = TPOMiddleware(reward=longest, width=3, depth=1)
+    for model in (first, second):
+        create_agent(model, [], middleware=[middleware]).invoke(ASK)
+    assert sum(r.get("n", 1) > 1 for r in honouring.requests) == 1
+
+
+def test_a_graph_whose_answer_is_refined_keeps_what_is_learnt_too(loopback: Any) -> None:
+    server = loopback(answer=lambda request, number: "said " + "x" * number, n="reject")
+    model = ChatOpenAI(model="smol", base_url=server.url, api_key="none")
+    refined = RunnableTPO(create_agent(model, []), llm=model, reward=longest, width=3, depth=1)
+    for _ in range(2):
+        refined.invoke(ASK)
+    assert [r["n"] for r in server.requests if r.get("n", 1) > 1] == [2, 3]  # for samples and for updates, once each
+
+
 def test_every_call_of_the_refinement_is_traced_under_the_model_node(chat: Any, tools: Tools, tree: Any) -> None:
     agent = create_agent(chat(answer=script), tools.all, middleware=[TPOMiddleware(reward=longest, width=2, depth=1)])
     agent.invoke(ASK, {"callbacks": [tree]})
