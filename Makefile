@@ -3,7 +3,7 @@ PYTHON ?= python3
 export LITELLM_LOCAL_MODEL_COST_MAP = True
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs bench clean
 
 demo: .venv-demo/done
 	.venv-demo/bin/tpo ask "How do I take care of a wooden table?"
@@ -16,6 +16,9 @@ lint: .venv/done
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+docs: .venv-docs/done
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 bench: .venv/done
 	.venv/bin/python benchmarks/rewards.py
@@ -30,5 +33,11 @@ bench: .venv/done
 	.venv/bin/pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
 
+# The reference is made from the source as it stands: nothing of it needs to be installed.
+.venv-docs/done: constraints.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install -q -c constraints.txt mkdocs-material mkdocstrings-python
+	touch $@
+
 clean:
-	rm -rf .venv .venv-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .venv-demo .venv-docs site .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -9,9 +9,12 @@ import doctest
 import re
 from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
 import dspy
 import pytest
+
+from tpo_core.trajectory import FailureReason, StopReason
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python(?P<no_run> no-run)?\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -36,6 +39,12 @@ def test_the_examples_of_a_page_run(page, monkeypatch, tmp_path, loopback):
                 exec(code, namespace)
     finally:
         dspy.configure(lm=lm)
+
+
+@pytest.mark.parametrize("names", [StopReason, FailureReason], ids=["stop reasons", "failures"])
+def test_the_page_on_what_does_not_help_knows_every_reason(names):
+    page = (ROOT / "docs" / "when-it-does-not-help.md").read_text()
+    assert [name for name in get_args(names) if f"\n| `{name}` |" not in page] == []
 
 
 @pytest.mark.parametrize("module", MODULES)
