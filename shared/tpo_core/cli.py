@@ -52,6 +52,8 @@ def _run(args: argparse.Namespace) -> int:
     except BrokenPipeError:  # the reader of a pipe has gone
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's last flush
         return 1
+    except OSError as error:  # a full disk, say
+        return _complain(error, 1)
 
 
 def _complain(error: object, code: int) -> int:

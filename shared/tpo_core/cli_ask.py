@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from tpo_core.config import TPOConfig
 from tpo_core.errors import InvalidInputError, TPOError
 from tpo_core.policies import ChatModel
 from tpo_core.trajectory import Trajectory
+from tpo_core.writing import replacing
 
 __all__ = ["add_parser", "run"]
 
@@ -97,8 +99,8 @@ def run(args: argparse.Namespace) -> int:
     if not query.strip():
         raise InvalidInputError('query is empty; give the text to answer, or "-" to read it from standard input')
     _config(args, embedded=False)  # complains before anything is fetched or asked
-    if args.save is not None and not Path(args.save).resolve().parent.is_dir():
-        raise InvalidInputError(f"--save: there is no folder {Path(args.save).resolve().parent}")
+    if args.save is not None:
+        _check_save(Path(args.save).resolve())
     view: View = Quiet() if args.json else Show()
     try:
         with view:
@@ -108,6 +110,16 @@ def run(args: argparse.Namespace) -> int:
         raise
     _deliver(args, view, trajectory)
     return 0
+
+
+def _check_save(path: Path) -> None:
+    """Refuse what could not be written at the end, before anything is paid for."""
+    if not path.parent.is_dir():
+        raise InvalidInputError(f"--save: there is no folder {path.parent}")
+    if path.is_dir():
+        raise InvalidInputError(f"--save: {path} is a folder")
+    if not path.exists() and not os.access(path.parent, os.W_OK):
+        raise InvalidInputError(f"--save: the folder {path.parent} cannot be written to")
 
 
 def _refine(args: argparse.Namespace, query: str, view: View) -> Trajectory:
@@ -199,12 +211,10 @@ def _deliver(args: argparse.Namespace, view: View, trajectory: Trajectory | None
         view.close(trajectory)
     if args.json:
         # ASCII: safe for terminals and for outputs of any encoding
-        sys.stdout.write(json.dumps(trajectory.to_dict(), indent=2) + "\n")
+        sys.stdout.write(json.dumps(trajectory.to_dict(), indent=2, allow_nan=False) + "\n")
     if args.save is not None:
-        try:
-            Path(args.save).write_text(trajectory.to_json(indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InvalidInputError(f"--save: {args.save} cannot be written: {error.strerror or error}") from error
+        with replacing(args.save, "--save") as file:
+            file.write(trajectory.to_json(indent=2) + "\n")
 
 
 def _log(verbose: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -12,6 +12,8 @@ from tpo_core.errors import InvalidInputError
 __all__ = ["Mode", "TPOConfig"]
 
 Mode = Literal["tpo", "revision", "bon"]
+
+_MOST = sys.float_info.max
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +95,7 @@ class TPOConfig:
         _check_float("top_p", self.top_p, lambda x: 0 < x <= 1, "a number in (0, 1], or None")
         _check_float("deadline", self.deadline, lambda x: x > 0, "a positive number of seconds, or None")
         _check_float("stop_at", self.stop_at, lambda x: True, "a finite reward, or None")
-        if self.min_spread is None or not self.min_spread >= 0:
-            raise InvalidInputError(f"min_spread must be a number of at least 0, not {self.min_spread!r}")
+        _check_float("min_spread", self.min_spread, lambda x: x >= 0, "a number of at least 0", optional=False)
 
     @property
     def rounds(self) -> int:
@@ -115,8 +116,9 @@ def _check_int(name: str, value: Any, least: int, *, optional: bool = True) -> N
         raise InvalidInputError(f"{name} must be an integer of at least {least}{tail}, not {value!r}")
 
 
-def _check_float(name: str, value: Any, ok: Callable[[float], bool], what: str) -> None:
-    if value is None:
+def _check_float(name: str, value: Any, ok: Callable[[float], bool], what: str, *, optional: bool = True) -> None:
+    if value is None and optional:
         return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not ok(value):
-        raise InvalidInputError(f"{name} must be {what}, not {value!r}")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not -_MOST <= value <= _MOST or not ok(value):  # NaN is neither
+        raise InvalidInputError(f"{name} must be {what}, not {value!r:.80}")

@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from itertools import islice
-from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
 from tpo_core.effects import Pair, Reward
-from tpo_core.errors import InvalidInputError, RewardError
+from tpo_core.errors import InvalidInputError, RewardError, TPOError
 from tpo_core.rewards.base import RewardModel, make_pairs
+from tpo_core.writing import replacing, same_file
 
 __all__ = ["add_parser", "run"]
 
@@ -61,16 +62,44 @@ def run(args: argparse.Namespace) -> int:
     size = (64 if args.remote is None else 512) if args.batch is None else args.batch
     if size < 1:
         raise InvalidInputError(f"--batch must be at least 1, not {size}")
-    if args.input != "-" and args.output != "-" and Path(args.input).resolve() == Path(args.output).resolve():
-        raise InvalidInputError(f"-o {args.output} is the input, which is read while it is scored; write another file")
-    failed = 0
+    _check_apart(args.input, args.output)
     with _source(args.input) as rows:
         total = sum(1 for _ in _parsed(rows, args.input))  # every line is checked before a model is loaded
         if not total:
             raise InvalidInputError(f"{args.input} holds no lines to score")
         rows.seek(0)
         lines = _parsed(rows, args.input)
-        with closing(_model(args)) as model, _output(args.output) as file, _progress() as progress:
+        with _output(args.output) as file, closing(_model(args)) as model:
+            failed = _score_all(model, lines, total, size, file)
+    if failed:
+        sys.stderr.write(f"tpo: {failed} of {total} lines have no reward; see their failure\n")
+    return 1 if failed else 0
+
+
+def _check_apart(source: str, target: str) -> None:
+    """Refuse an output that is the input, under this name or another."""
+    one, other = _place(source, sys.stdin), _place(target, sys.stdout)
+    named = isinstance(one, str) or isinstance(other, str)  # a terminal may be both standard input and output
+    if named and one is not None and other is not None and os.path.isfile(one) and same_file(one, other):
+        what = "standard output" if target == "-" else f"-o {target}"
+        raise InvalidInputError(f"{what} is the input, which is read while it is scored; write another file")
+
+
+def _place(name: str, stream: Any) -> str | int | None:
+    """Return a path, a stream's descriptor, or None for a stream that has none."""
+    if name != "-":
+        return name
+    try:
+        return int(stream.fileno())
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _score_all(model: RewardModel, lines: Iterator[tuple[Line, Pair]], total: int, size: int, file: IO[str]) -> int:
+    """Score and write the lines, a batch at a time; returns how many have no reward."""
+    done = failed = 0
+    try:
+        with _progress() as progress:
             bar = progress.add_task("scoring", total=total)
             while batch := list(islice(lines, size)):
                 rewards = _score(model, [pair for _, pair in batch])
@@ -78,10 +107,15 @@ def run(args: argparse.Namespace) -> int:
                     file.write(_written({**line, **_columns(reward)}, file) + "\n")
                     failed += math.isnan(reward)
                 file.flush()
+                done += len(rewards)
                 progress.advance(bar, len(rewards))
-    if failed:
-        sys.stderr.write(f"tpo: {failed} of {total} lines have no reward; see their failure\n")
-    return 1 if failed else 0
+        if done < total:
+            raise TPOError(f"the input was cut while it was read: {done} of {total} lines are scored")
+    except BaseException:
+        if done and file is not sys.stdout:
+            sys.stderr.write(f"tpo: the {done} lines that were scored before it ended are in {file.name}\n")
+        raise
+    return failed
 
 
 @contextmanager
@@ -172,10 +206,7 @@ def _columns(reward: Reward) -> Line:
 def _output(name: str) -> AbstractContextManager[IO[str]]:
     if name == "-":
         return nullcontext(sys.stdout)
-    try:
-        return open(name, "w", encoding="utf-8")
-    except OSError as error:
-        raise InvalidInputError(f"cannot write {name}: {error}") from error
+    return replacing(name, "-o", keep=True)
 
 
 def _progress() -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from tpo_core.errors import InvalidInputError
+from tpo_core.records import plain, rebuilt
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +73,7 @@ class Failure:
     reason: FailureReason
     """Which kind; a trajectory read from JSON keeps whatever it says."""
     message: str = ""
-    exception: BaseException | None = field(default=None, compare=False, repr=False)
+    exception: BaseException | None = field(default=None, compare=False, repr=False, metadata={"written": False})
     """The exception behind it; not part of the JSON."""
 
 
@@ -82,7 +83,7 @@ class Candidate:
 
     response: str
     """The text, as the critic and the reward model read it."""
-    value: Any = field(default=None, compare=False)
+    value: Any = field(default=None, compare=False, metadata={"written": False, "read_from": "response"})
     """The host's own object (a Prediction, a message, a pydantic object); the text itself where there is none."""
     reward: float | None = None
     """Its reward, or None when it has none; see ``failure``."""
@@ -220,43 +221,30 @@ class Trajectory:
         return max((c.step for c in self.candidates), default=0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data: everything but the hosts' own objects and exceptions."""
-        return {
-            "format": FORMAT,
-            **{f.name: _plain(getattr(self, f.name)) for f in fields(self)},
-        }
+        """Return plain data: everything but the hosts' own objects and exceptions; see ``tpo_core.records``."""
+        return {"format": FORMAT, **plain(self)}
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """Return the trajectory as JSON text."""
-        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False)
+        """Return the trajectory as JSON text that every parser takes and UTF-8 can hold."""
+        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Trajectory:
         """Rebuild a trajectory; ``Candidate.value`` is then the response text."""
-        try:
-            if data["format"] != FORMAT:
-                raise InvalidInputError(f"data: format {data['format']} is not {FORMAT}, the one this version reads")
-            candidates = tuple(_candidate(c) for c in data["candidates"])
-            return cls(
-                query=data["query"],
-                candidates=candidates,
-                steps=tuple(_step(s) for s in data["steps"]),
-                usage=Usage(**data["usage"]),
-                reward_usage=Usage(**data["reward_usage"]),
-                stop_reason=data["stop_reason"],
-                seconds=dict(data["seconds"]),
-                seed=data["seed"],
-                gold={int(k): v for k, v in data["gold"].items()},
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InvalidInputError(f"data is not a trajectory written by to_dict or to_json: {error!r}") from error
+        if not isinstance(data, Mapping) or "format" not in data:
+            raise InvalidInputError("data is not a trajectory written by to_dict or to_json: it names no format")
+        if data["format"] != FORMAT:
+            raise InvalidInputError(f"data: format {data['format']!r:.80} is not {FORMAT}, the one this version reads")
+        return rebuilt(cls, {name: value for name, value in data.items() if name != "format"})
 
     @classmethod
     def from_json(cls, text: str) -> Trajectory:
         """Rebuild a trajectory from ``to_json``'s text."""
         try:
             return cls.from_dict(json.loads(text))
-        except json.JSONDecodeError as error:
+        except InvalidInputError:
+            raise
+        except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInputError(f"text is not JSON: {error}") from error
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -284,27 +272,3 @@ class Trajectory:
 def _best(candidates: Any) -> Candidate | None:
     scored = [c for c in candidates if c.reward is not None and c.failure is None]
     return max(scored, key=lambda c: c.reward, default=None)  # max keeps the first of equals
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (Usage, Failure, Candidate, Step)):
-        skip = ("value", "exception")
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.name not in skip}
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    return float(value) if isinstance(value, float) else str(value)
-
-
-def _candidate(data: Mapping[str, Any]) -> Candidate:
-    failure = data["failure"]
-    return Candidate(**{**data, "failure": Failure(**failure) if failure else None, "value": data["response"]})
-
-
-def _step(data: Mapping[str, Any]) -> Step:
-    parts = {k: _candidate(data[k]) if data[k] else None for k in ("chosen", "rejected")}
-    failure = data["failure"]
-    return Step(**{**data, **parts, "failure": Failure(**failure) if failure else None})

@@ -104,6 +104,29 @@ def test_json_is_the_trajectory_and_nothing_else(
     assert Trajectory.from_json(saved.read_text(encoding="utf-8")) == trajectory
 
 
+def test_a_half_surrogate_pair_in_an_answer_is_saved_and_read_again(
+    loopback: Start, length: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "run.json"
+    server = loopback(lambda request, number: f"answer {number} cut \ud83d")
+    assert ask(server, "--reward", length, "--mode", "bon", "--save", str(saved)) == 0
+    trajectory = Trajectory.from_json(saved.read_text(encoding="utf-8"))
+    assert trajectory.best.response == "answer 0 cut \ud83d"
+    assert "answer 0 cut" in capsys.readouterr().out
+    assert ask(server, "--reward", length, "--mode", "bon", "--json") == 0
+    json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+
+
+def test_a_save_that_fails_leaves_the_file_of_before(
+    loopback: Start, length: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "run.json"
+    saved.write_text("from before")
+    assert main(["ask", "x", "--api-base", "http://127.0.0.1:9/v1", "--save", str(saved)]) == 1
+    assert main(["ask", "x", "--save", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err and saved.read_text() == "from before"
+
+
 def test_settings_reach_the_requests(loopback: Start, length: str) -> None:
     server = loopback(speak)
     args = ["--temperature", "0.2", "--max-tokens", "50", "--system", "Be kind.", "--model", "m/x", "--seed", "1"]

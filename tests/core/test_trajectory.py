@@ -77,7 +77,10 @@ def test_a_reward_keeps_what_it_carries_through_pickle():
     [
         ("mode", "best"), ("width", 0), ("width", 2.0), ("width", True), ("depth", -1), ("fresh", 5), ("fresh", -1),
         ("temperature", -0.1), ("temperature", "hot"), ("top_p", 0), ("top_p", 1.5), ("max_response_tokens", 0),
-        ("min_spread", -1), ("min_spread", None), ("max_calls", 0), ("max_tokens", 0), ("deadline", 0),
+        ("min_spread", -1), ("min_spread", None), ("min_spread", "a"), ("min_spread", float("nan")),
+        ("min_spread", True), ("min_spread", [1]), ("mode", []), ("temperature", True), ("top_p", "a"),
+        ("deadline", "a"), ("stop_at", 10**400),
+        ("max_calls", 0), ("max_tokens", 0), ("deadline", 0),
         ("deadline", float("nan")), ("stop_at", float("inf")), ("patience", 0), ("max_shown_chars", 3), ("seed", -1),
     ],
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """``tpo score --remote`` as a process of its own: rewards out, progress apart from them, nothing lost on the way."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def test_a_server_that_fails_midway_costs_the_lines_it_failed_on(fakes, source, 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for another process there")
-def test_what_was_scored_before_an_interrupt_stays_readable(fakes, source, tmp_path):
+def test_what_was_scored_before_an_interrupt_is_kept_beside_the_output_of_before(fakes, source, tmp_path):
     path, lines = source
     waits, release = threading.Event(), threading.Event()
 
@@ -77,6 +78,7 @@ def test_what_was_scored_before_an_interrupt_stays_readable(fakes, source, tmp_p
             release.wait(60)
 
     target = tmp_path / "out.jsonl"
+    target.write_text("from before")
     with fakes.serving(fakes.Tei(), stalls) as (url, _):
         run = subprocess.Popen(
             command(path, "--remote", url, "--batch", "2", "-o", str(target)),
@@ -91,9 +93,54 @@ def test_what_was_scored_before_an_interrupt_stays_readable(fakes, source, tmp_p
         finally:
             release.set()
             run.kill()
-    assert run.returncode == 130 and "interrupted" in said
-    written = read(target.read_text(encoding="utf-8"))
+    assert run.returncode == 130 and "interrupted" in said and target.read_text() == "from before"
+    [part] = tmp_path.glob("*.part")
+    assert f"the 4 lines that were scored before it ended are in {part}" in said
+    written = read(part.read_text(encoding="utf-8"))
     assert [w.pop("reward") is not None for w in written] == [True] * 4 and written == lines[:4]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
+@pytest.mark.parametrize("way", ["same", "hard link", "symbolic link", "folder", "appended"])
+def test_an_output_that_is_the_input_under_any_name_is_refused_and_the_input_stays(fakes, source, tmp_path, way):
+    path, lines = source
+    names = {"same": path, "folder": f"{tmp_path}/../{tmp_path.name}/in.jsonl", "appended": "-"}
+    other = names.get(way, str(tmp_path / "other.jsonl"))
+    if way == "hard link":
+        os.link(path, other)
+    if way == "symbolic link":
+        os.symlink(path, other)
+    with fakes.serving(fakes.Tei()) as (url, posts), open(path, "a") as end:
+        settings = {"stdout": end} if way == "appended" else {"stdout": subprocess.PIPE}
+        done = subprocess.run(
+            command(path, "--remote", url, "-o", other), stderr=subprocess.PIPE, text=True, timeout=120, **settings
+        )
+        assert not posts
+    assert done.returncode == 2 and "is the input" in done.stderr and done.stderr.count("\n") == 1
+    with open(path, encoding="utf-8") as file:
+        assert read(file.read()) == lines
+
+
+def test_an_input_that_is_cut_while_it_is_read_is_an_error_and_the_output_of_before_stays(fakes, tmp_path):
+    path, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    row = json.dumps({"prompt": "Why?", "response": "a" * 5000}) + "\n"  # more than is read ahead
+    path.write_text(row * 20)
+    target.write_text("from before")
+
+    def cuts(number, where, body):
+        if number == 1:
+            path.write_text(row)
+
+    with fakes.serving(fakes.Tei(), cuts) as (url, _):
+        done = tpo(str(path), "--remote", url, "--batch", "1", "-o", str(target))
+    assert done.returncode == 1 and "of 20 lines are scored" in done.stderr
+    assert target.read_text() == "from before"
+
+
+def test_no_part_is_left_of_a_run_that_ended_well(fakes, source, tmp_path):
+    with fakes.serving(fakes.Tei()) as (url, _):
+        assert tpo(source[0], "--remote", url, "-o", str(tmp_path / "out.jsonl")).returncode == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
 
 @pytest.mark.parametrize(

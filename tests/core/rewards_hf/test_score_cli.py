@@ -99,7 +99,8 @@ def test_a_file_is_read_as_it_is_scored_and_written_as_it_goes(
     score = HFRewardModel.score_batch
 
     def counted(self: HFRewardModel, pairs: Any) -> Any:
-        seen.append(len(target.read_text().splitlines()))
+        [part] = tmp_path.glob("out.jsonl.*.part")
+        seen.append(len(part.read_text().splitlines()))
         return score(self, pairs)
 
     monkeypatch.setattr(HFRewardModel, "score_batch", counted)
