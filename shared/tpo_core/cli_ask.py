@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tpo_core.cli_show import Quiet, Show, View
+from tpo_core.cli_text import CleanFormatter
 from tpo_core.config import TPOConfig
 from tpo_core.errors import InvalidInputError, TPOError
 from tpo_core.policies import ChatModel
@@ -219,6 +220,8 @@ def _deliver(args: argparse.Namespace, view: View, trajectory: Trajectory | None
 
 def _log(verbose: bool) -> None:
     if verbose:
-        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
+        handler = logging.StreamHandler()
+        handler.setFormatter(CleanFormatter("%(name)s: %(message)s"))
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
     else:
         logging.getLogger("tpo_core").addHandler(logging.NullHandler())  # the view says what matters

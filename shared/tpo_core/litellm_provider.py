@@ -141,7 +141,7 @@ class _Job:
         asked.pop("stream_options", None)
         self._handler, self._shell = handler, given["model_response"]
         self.model, self.messages = given["model"], given["messages"]
-        self.n = asked.pop("n", None) or 1
+        self.n = _count(asked.pop("n", None))
         self.config = _loop_config(handler._config, asked, self.n, handler._adjustable)
         self._where = {k: v for k in ("api_base", "api_key", "timeout", "headers") if (v := given.get(k))}
         if headers := self._where.pop("headers", None):
@@ -223,9 +223,20 @@ def _loop_config(base: TPOConfig, asked: Mapping[str, Any], n: int, adjustable: 
     return config if config.width >= n else replace(config, width=n)
 
 
+def _count(n: Any) -> int:
+    if n is None:
+        return 1
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise InvalidInputError(f"n must be an integer of at least 1, not {n!r:.80}")
+    return n
+
+
 def _check_one(given: Mapping[str, Any]) -> None:
-    if ((given.get("optional_params") or {}).get("n") or 1) > 1:
-        raise mapped(InvalidInputError("n must be 1 with stream=True: litellm streams one choice of a custom provider"))
+    try:
+        if _count((given.get("optional_params") or {}).get("n")) > 1:
+            raise InvalidInputError("n must be 1 with stream=True: litellm streams one choice of a custom provider")
+    except InvalidInputError as error:
+        raise mapped(error) from error
 
 
 def _chat(model: Any, own: ChatModel) -> ChatModel:

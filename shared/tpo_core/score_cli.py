@@ -14,6 +14,7 @@ from itertools import islice
 from tempfile import TemporaryFile
 from typing import IO, Any
 
+from tpo_core.cli_text import json_line
 from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError, RewardError, TPOError
 from tpo_core.rewards.base import RewardModel, make_pairs
@@ -104,7 +105,8 @@ def _score_all(model: RewardModel, lines: Iterator[tuple[Line, Pair]], total: in
             while batch := list(islice(lines, size)):
                 rewards = _score(model, [pair for _, pair in batch])
                 for (line, _), reward in zip(batch, rewards, strict=True):
-                    file.write(_written({**line, **_columns(reward)}, file) + "\n")
+                    row = json_line({**line, **_columns(reward)}, getattr(file, "encoding", None))
+                    file.write(row + "\n")
                     failed += math.isnan(reward)
                 file.flush()
                 done += len(rewards)
@@ -155,16 +157,6 @@ def _parsed(rows: Iterable[str], name: str) -> Iterator[tuple[Line, Pair]]:
         yield line, pair
 
 
-def _written(line: Line, file: IO[str]) -> str:
-    """Write a line as JSON, in letters that the file can hold."""
-    text = json.dumps(line, ensure_ascii=False)
-    try:
-        text.encode(getattr(file, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:
-        return json.dumps(line)
-    return text
-
-
 def _model(args: argparse.Namespace) -> RewardModel:
     if args.remote is not None:
         from tpo_core.rewards import RemoteRewardModel
@@ -196,8 +188,10 @@ def _score(model: RewardModel, pairs: Sequence[Pair]) -> list[Reward]:
 
 
 def _columns(reward: Reward) -> Line:
-    columns: Line = {"reward": None if math.isnan(reward) else float(reward)}
-    for name in ("heads", "feedback", "truncated", "failure"):
+    columns: Line = {"reward": float(reward) if math.isfinite(reward) else None}
+    if reward.heads:
+        columns["heads"] = {name: head if math.isfinite(head) else None for name, head in reward.heads.items()}
+    for name in ("feedback", "truncated", "failure"):
         if value := getattr(reward, name):
             columns[name] = value
     return columns

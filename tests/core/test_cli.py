@@ -22,6 +22,7 @@ from loopback import LoopbackServer
 from tpo_core import Candidate, Progress, TPOConfig, Trajectory
 from tpo_core.cli import main
 from tpo_core.cli_show import Show
+from tpo_core.cli_text import clean, json_line
 
 Start = Callable[..., LoopbackServer]
 
@@ -72,6 +73,31 @@ def test_model_text_cannot_command_the_terminal_or_style_the_view(
     out = capsys.readouterr().out
     assert "\x1b" not in out and "[31mlonger" in out
     assert "[bold]" in out
+
+
+def test_what_is_logged_cannot_command_the_terminal_either(
+    loopback: Start, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.py").write_text(
+        "def score(prompt, response):\n"
+        "    import logging\n"
+        "    logging.getLogger('tpo_core.mine').warning('heard %s', 'a\\x9b31m\\u202eb')\n"
+        "    return 1.0\n"
+    )
+    command = [sys.executable, "-m", "tpo_core.cli", "ask", "why?", "--verbose", "--mode", "bon", "--width", "2"]
+    command += ["--api-base", loopback(speak).url, "--reward", f"{tmp_path / 'bad.py'}:score"]
+    assert subprocess.run(command, check=False).returncode == 0
+    assert "tpo_core.mine: heard a31mb" in capfd.readouterr().err
+
+
+UNSAFE = ["\x00", "\x07", "\x1b", "\x7f", "\x9b", "\u061c", "\u200f", "\u2028", "\u202e", "\u2066", "\ufffa", "\ud800"]
+
+
+@pytest.mark.parametrize("mark", UNSAFE)
+def test_a_text_is_shown_without_what_a_terminal_obeys_and_written_as_json_without_loss(mark: str) -> None:
+    assert clean(f"a{mark}b\n\té😀") == "ab\n\té😀"
+    row = json_line({"é": f"a{mark}b\n"})
+    assert mark not in row and "é" in row and json.loads(row) == {"é": f"a{mark}b\n"}
 
 
 def test_on_a_terminal_the_two_bests_stand_side_by_side_and_stay_plain_text() -> None:

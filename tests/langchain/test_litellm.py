@@ -98,6 +98,18 @@ async def test_the_answer_is_streamed_with_its_usage(loopback: Any, tpo: Any, wa
     assert not server.requests
 
 
+@pytest.mark.parametrize("way", ["completion", "acompletion"])
+@pytest.mark.parametrize("n", [-2, 0, 1.5, True, "two"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_count_that_is_none_is_refused_before_anything_is_asked(
+    tpo: TPOHandler, loopback: Any, way: str, n: Any, stream: bool
+) -> None:
+    server = loopback()
+    with pytest.raises(litellm.BadRequestError, match="n must be an integer of at least 1"):
+        await drained(way, **where(server), n=n, stream=stream)
+    assert not server.requests
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_tool_call_passes_through_for_one_request(loopback: Any, tpo: Any, stream: bool) -> None:
     server = loopback(lambda request, number: {"tool_calls": [{"name": "look", "arguments": {}}] * 2})

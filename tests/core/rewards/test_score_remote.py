@@ -137,6 +137,19 @@ def test_an_input_that_is_cut_while_it_is_read_is_an_error_and_the_output_of_bef
     assert target.read_text() == "from before"
 
 
+def test_what_a_terminal_obeys_is_escaped_in_the_rows_and_nothing_is_lost(fakes, tmp_path):
+    path, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    line = {"prompt": "Why?", "response": "a\x9b31m\u202eb\x7f\x1b[2J é", "note": "\ud800"}
+    path.write_text(json.dumps(line) + "\n")
+    with fakes.serving(fakes.Tei()) as (url, _):
+        done = tpo(str(path), "--remote", url)
+        assert tpo(str(path), "--remote", url, "-o", str(target)).returncode == 0
+    for text in (done.stdout, target.read_text(encoding="utf-8")):
+        assert not set(text) & set("\x9b\u202e\x7f\x1b") and "é" in text
+        [row] = read(text)
+        assert {name: row[name] for name in line} == line
+
+
 def test_no_part_is_left_of_a_run_that_ended_well(fakes, source, tmp_path):
     with fakes.serving(fakes.Tei()) as (url, _):
         assert tpo(source[0], "--remote", url, "-o", str(tmp_path / "out.jsonl")).returncode == 0
