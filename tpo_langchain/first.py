@@ -7,7 +7,6 @@ from contextlib import suppress
 
 from langchain_core.messages import AIMessage
 
-from tpo_core import InvalidInputError, UnsupportedError
 from tpo_core.effects import Completion, Generate, Task
 from tpo_core.policies import Policy
 from tpo_langchain.texts import text_of
@@ -24,7 +23,10 @@ def is_final(message: object) -> bool:
 
 
 class AfterFirst:
-    """Hands out one answer as the first sample; asks the policy behind it for everything else."""
+    """Hands out one answer as the first sample; asks the policy behind it for everything else.
+
+    Where the rest fails, the answer is kept for the next request, so that the driver sees what failed.
+    """
 
     def __init__(self, policy: Policy, first: AIMessage) -> None:
         """Wrap a policy for the length of one run."""
@@ -34,20 +36,22 @@ class AfterFirst:
         self._first = [Completion(text_of(first), first, finish_reason(first), usage_of(first))]
 
     def generate(self, request: Generate, seeds: Sequence[int]) -> Sequence[Completion]:
-        """Answer; where the rest fails, the driver asks again for what is missing."""
+        """Answer."""
         given, rest = self._split(request, seeds)
         try:
-            return [*given, *(self._policy.generate(request, rest) if rest else ())]
-        except Exception as error:  # noqa: BLE001 - kept, or raised again
-            return self._kept(given, error)
+            return self._together(request, given, self._policy.generate(request, rest) if rest else ())
+        except Exception:
+            self._first += given
+            raise
 
     async def agenerate(self, request: Generate, seeds: Sequence[int]) -> Sequence[Completion]:
         """Answer as ``generate`` does, without blocking."""
         given, rest = self._split(request, seeds)
         try:
-            return [*given, *(await self._policy.agenerate(request, rest) if rest else ())]
-        except Exception as error:  # noqa: BLE001 - kept, or raised again
-            return self._kept(given, error)
+            return self._together(request, given, await self._policy.agenerate(request, rest) if rest else ())
+        except Exception:
+            self._first += given
+            raise
 
     def _split(self, request: Generate, seeds: Sequence[int]) -> tuple[list[Completion], Sequence[int]]:
         given: list[Completion] = []
@@ -56,7 +60,7 @@ class AfterFirst:
                 given.append(self._first.pop())
         return given, seeds[len(given) :]
 
-    def _kept(self, given: list[Completion], error: Exception) -> list[Completion]:
-        if given and not isinstance(error, (InvalidInputError, UnsupportedError, *self.fatal)):
-            return given
-        raise error
+    def _together(self, request: Generate, given: list[Completion], rest: Sequence[Completion]) -> Sequence[Completion]:
+        if given and len(rest) == 1 < request.n - 1:
+            self.takes_n[request.task] = False  # one for many; the driver sees two
+        return [*given, *rest]

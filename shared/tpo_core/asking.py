@@ -75,8 +75,10 @@ def make(books: Ledger, *requests: Generate) -> Generator[Effect, Any, bool]:
 
 
 def ask(books: Ledger, *requests: Generate) -> Generator[Effect, Any, list[Sequence[Completion]]]:
-    """Yield requests that can run at once, and book what they cost."""
-    since = books.elapsed
+    """Yield requests that can run at once, and book what they cost; they share what the call budget has to spare."""
+    spare, since = books.spare(sum(r.n for r in requests)), books.elapsed
+    if spare is not None:
+        requests = tuple(replace(r, spare=spare // len(requests)) for r in requests)
     answers: list[Sequence[Completion]] = []
     try:
         if len(requests) == 1:

@@ -60,7 +60,8 @@ class Completion:
     """The provider's word: ``stop``, ``length``, ``tool_calls``, ...; None where the host does not tell."""
 
     usage: Usage = field(default_factory=Usage)
-    """Tokens of the request that made it. When one request made several, the first carries them all."""
+    """What the request that made it cost; when one request made several, the first carries it all. Where a driver
+    answers, the first completion counts all samples asked, those of failed calls included."""
 
     failure: Failure | None = None
     """Why there is no response, or why it cannot be a candidate."""
@@ -100,6 +101,8 @@ class Generate:
     """Whether the user asked for reproducible samples: a provider that takes a seed is then sent one."""
     deadline: float | None = None
     """When, on the loop's clock, what is still missing is answered with failure ``deadline``."""
+    spare: int | None = None
+    """How many samples beyond ``n`` may be asked where calls fail or bring too little; None for as many as it takes."""
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from math import nan
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+from tpo_core.calls import Calls, Late
 from tpo_core.effects import Completion, Effect, Gather, Generate, Pair, Progress, Reward, Score
 from tpo_core.errors import InvalidInputError, UnsupportedError
 from tpo_core.loop import Loop
 from tpo_core.policies import Policy
 from tpo_core.rewards.base import RewardModel
-from tpo_core.trajectory import Failure, Trajectory, Usage
+from tpo_core.trajectory import Trajectory
 
 __all__ = ["Batch", "Call", "Job", "Late", "Observer", "Outcome", "Scoring", "Telling", "line"]
 
@@ -29,10 +30,6 @@ Observer: TypeAlias = "Callable[[Progress], Awaitable[None] | None]"
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
-
-class Late(Exception):
-    """The outcome of a job that had not ended at its deadline."""
 
 
 class Job(Protocol[T_co]):
@@ -184,33 +181,14 @@ def _answer(effect: Effect, policy: Policy, reward: RewardModel, observer: Obser
 
 
 def _complete(policy: Policy, request: Generate) -> Served[list[Completion]]:
-    """Answer one ``Generate``: one call for all n where the model may take it, then single calls for what is missing.
-
-    When a call for n fails, one single call goes ahead: if that fails too, the fault was not in ``n``, and the others
-    share its failure instead of repeating it.
-    """
-    done: list[Completion] = []
-    if len(request.seeds) > 1 and policy.takes_n.get(request.task, True):
-        [outcome] = yield Batch((Call(policy, request, request.seeds),), request.deadline)
-        _check_fatal(policy, outcome)
-        if isinstance(outcome, Late):
-            return [_failed(outcome)] * request.n
-        if isinstance(outcome, Exception):
-            [outcome] = yield Batch((Call(policy, request, request.seeds[:1]),), request.deadline)
+    """Answer one ``Generate`` by the calls that are due for it."""
+    calls = Calls(request, policy.takes_n)
+    while due := calls.due():
+        outcomes = yield Batch(tuple(Call(policy, request, seeds) for seeds in due), request.deadline)
+        for outcome in outcomes:
             _check_fatal(policy, outcome)
-            if isinstance(outcome, Exception):
-                return [_failed(outcome)] * request.n
-            policy.takes_n[request.task] = False
-            done = _taken(outcome, 1)
-        else:
-            done = _taken(outcome, request.n)
-            policy.takes_n[request.task] = len(done) == request.n
-    rest = request.seeds[len(done) :]
-    outcomes = yield Batch(tuple(Call(policy, request, (seed,)) for seed in rest), request.deadline)
-    for outcome in outcomes:
-        _check_fatal(policy, outcome)
-        done += [_failed(outcome)] if isinstance(outcome, Exception) else _taken(outcome, 1) or [_MISSING]
-    return done
+        calls.take(due, outcomes)
+    return calls.completions()
 
 
 def _together(served: Sequence[Served[T]]) -> Served[list[T]]:
@@ -245,26 +223,9 @@ def _weigh(trajectory: Trajectory, gold: RewardModel, inputs: Any) -> Served[Tra
     return replace(trajectory, gold={c.index: float(r) for c, r in zip(scored, outcome, strict=True) if r == r})
 
 
-_MISSING = Completion(failure=Failure("missing", "the model returned no completion"))
-
-
-def _taken(completions: Sequence[Completion], most: int) -> list[Completion]:
-    """Take what a call returned; a call that does not count its requests is one request."""
-    taken = list(completions)[:most]
-    if taken and not any(c.usage.requests for c in taken):
-        taken[0] = replace(taken[0], usage=taken[0].usage + Usage(requests=1))
-    return taken
-
-
 def _check_fatal(policy: Policy, outcome: Outcome) -> None:
     """Raise what ends the run: a wrong use, or the host's control flow; anything else costs one sample."""
     if isinstance(outcome, (InvalidInputError, UnsupportedError)) or (
         isinstance(outcome, Exception) and isinstance(outcome, policy.fatal)
     ):
         raise outcome
-
-
-def _failed(error: Exception) -> Completion:
-    if isinstance(error, Late):
-        return Completion(failure=Failure("deadline", "not there when the deadline passed"))
-    return Completion(failure=Failure("error", f"{type(error).__name__}: {error}", error))

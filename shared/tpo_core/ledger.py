@@ -90,9 +90,13 @@ class Ledger:
         self._seeds += n
         return tuple(range(start, start + n))
 
+    def spare(self, calls: int) -> int | None:
+        """Return how many samples the call budget still allows beyond ``calls``; None without a budget."""
+        return None if self.config.max_calls is None else max(0, self.config.max_calls - self.usage.calls - calls)
+
     def spend(self, usage: Usage, calls: int) -> None:
-        """Book what was generated."""
-        self.usage += replace(usage, calls=calls)
+        """Book what was asked: at least ``calls`` samples, more where ``usage`` says that calls failed."""
+        self.usage += replace(usage, calls=max(usage.calls, calls))
 
     # -- the cache ----------------------------------------------------------------------------------------------------
 

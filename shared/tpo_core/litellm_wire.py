@@ -11,6 +11,7 @@ import litellm
 from litellm.llms.custom_llm import CustomLLMError
 
 from tpo_core.errors import InvalidInputError, TPOError, UnsupportedError
+from tpo_core.refusals import status_of
 from tpo_core.trajectory import Candidate, Trajectory
 
 __all__ = ["choice", "chunks", "in_words", "mapped", "rank"]
@@ -59,13 +60,7 @@ def _chunk(text: str, *, tool_use: Any = None, finish_reason: str = "", usage: A
 
 def mapped(error: Exception) -> Exception:
     """Return an error with the status that litellm turns into its own: the model's where it failed, else by kind."""
-    status = next((s for cause in _causes(error) if (s := getattr(cause, "status_code", None)) is not None), None)
+    status = status_of(error)
     if status is None and isinstance(error, TPOError):
         status = 400 if isinstance(error, (InvalidInputError, UnsupportedError)) else 500
-    return error if status is None else CustomLLMError(status_code=int(status), message=str(error))
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
+    return error if status is None else CustomLLMError(status_code=status, message=str(error))

@@ -2,6 +2,7 @@
 
 ``ScriptedPolicy`` says what it is told to. ``SimulatedPolicy`` behaves like a model that follows feedback: every query
 has a hidden rubric, its reward (``RubricReward``) grades by it, and critiques carry information about it.
+``FlakyPolicy`` makes any policy fail as providers and weak models do.
 """
 
 from __future__ import annotations
@@ -9,16 +10,20 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tpo_core.effects import Completion, Generate, Pair, Task
 from tpo_core.errors import InvalidInputError
+from tpo_core.policies import Policy
 from tpo_core.prompting import show_query
 from tpo_core.rewards.base import RewardModel
 from tpo_core.trajectory import Failure, Usage
 
-__all__ = ["RubricReward", "ScriptedPolicy", "ScriptedReward", "SimulatedPolicy", "rubric"]
+__all__ = ["FlakyPolicy", "RubricReward", "ScriptedPolicy", "ScriptedReward", "SimulatedPolicy", "rubric"]
 
 Answer = Any  # a text, a Completion, a Failure, or an exception to raise
 
@@ -186,6 +191,82 @@ class SimulatedPolicy:
         untried = sorted(set(WORDS) - words - avoid)
         fill = draw.sample(untried, min(len(untried), max(0, 12 - len(words))))
         return " ".join(sorted(words | set(fill)))
+
+
+class ScriptedOutage(Exception):
+    """What a provider's client raises, with the HTTP status that it got."""
+
+    def __init__(self, status: int, message: str) -> None:
+        """Take the status."""
+        super().__init__(f"status {status}: {message}")
+        self.status_code = status
+
+
+class FlakyPolicy:
+    """Another policy behind a provider that fails and a model that is weak; the same requests fail in any order.
+
+    Args:
+        policy: Who answers what gets through.
+        failing: The share of calls that raise, with status 429, 500 or 503.
+        malformed: The share of the other calls' completions that are empty, a placeholder or cut off.
+        refuses_n: Whether a call for several samples is refused with status 400.
+        seed: Makes it fail elsewhere.
+
+    Example:
+        >>> from tpo_core import TPOConfig, run
+        >>> policy = FlakyPolicy(SimulatedPolicy(), failing=0.3, malformed=0.2, refuses_n=True)
+        >>> trajectory = run("query", policy, RubricReward(), TPOConfig(depth=1))
+        >>> trajectory.usage.calls == policy.asked, policy.takes_n["sample"]
+        (True, False)
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        failing: float = 0.0,
+        malformed: float = 0.0,
+        refuses_n: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """Set how much fails."""
+        self._policy, self._failing, self._malformed = policy, failing, malformed
+        self._refuses_n, self._seed = refuses_n, seed
+        self.fatal, self.takes_n = policy.fatal, policy.takes_n
+        self.asked = 0
+        """Samples asked for so far, in calls that failed, too."""
+        self._lock = threading.Lock()
+        self._turns: Counter[str] = Counter()
+
+    def generate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
+        """Answer, or fail."""
+        draw = self._draw(request, seeds)
+        return [self._spoilt(c, draw) for c in self._policy.generate(request, seeds)]
+
+    async def agenerate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
+        """Answer, or fail."""
+        draw = self._draw(request, seeds)
+        return [self._spoilt(c, draw) for c in await self._policy.agenerate(request, seeds)]
+
+    def _draw(self, request: Generate, seeds: Sequence[int]) -> random.Random:
+        """Return what decides about this call; the same request made again is another call."""
+        about = f"{self._seed}|{request.task}|{request.inputs}|{tuple(seeds)}"
+        with self._lock:
+            self.asked += len(seeds)
+            self._turns[about] += 1
+            draw = random.Random(_digest(f"{about}|{self._turns[about]}"))
+        if draw.random() < self._failing:
+            raise ScriptedOutage(draw.choice((429, 500, 503)), "scripted failure")
+        if self._refuses_n and len(seeds) > 1:
+            raise ScriptedOutage(400, "n must be 1")
+        return draw
+
+    def _spoilt(self, completion: Completion, draw: random.Random) -> Completion:
+        if draw.random() >= self._malformed:
+            return completion
+        cut = replace(completion, finish_reason="length")
+        empty, placeholder = replace(completion, text=""), replace(completion, text="{improved_response}")
+        return draw.choice((empty, placeholder, cut))
 
 
 def _completion(answer: Answer) -> Completion:

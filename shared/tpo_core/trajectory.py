@@ -42,9 +42,9 @@ class Usage:
     """Samples, requests and tokens, as the provider reports them; unreported tokens count 0. Adds up with ``+``."""
 
     calls: int = 0
-    """Samples asked for."""
+    """Samples asked for, also by requests that failed or brought fewer."""
     requests: int = 0
-    """Requests that brought them; fewer than calls where one request brings several samples."""
+    """Requests made, failed ones included; fewer than calls where one request asks for several samples."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0

@@ -13,15 +13,16 @@ LENGTH = FunctionReward(lambda prompt, response: float(len(response)))
 USER = [{"role": "user", "content": "hi"}]
 
 
-@pytest.mark.parametrize(("n", "requests"), [("honour", 7), ("ignore", 19), ("reject", 21)])
-def test_a_run_takes_as_few_requests_as_the_server_allows(loopback, n, requests):
+@pytest.mark.parametrize(("n", "requests", "calls"), [("honour", 7, 19), ("ignore", 19, 27), ("reject", 21, 29)])
+def test_a_run_takes_as_few_requests_as_the_server_allows(loopback, n, requests, calls):
     server = loopback(lambda request, number: f"answer {number}" * (number + 1), n=n)
     policy = LiteLLMChat("openai/smol", api_base=server.url, max_retries=0)
     trajectory = run("hi", ChatPolicy(policy), LENGTH, TPOConfig())
     assert len({c.response for c in trajectory.candidates}) == 15
     # what a server does with n is found out once for samples and once for updates
-    assert len(server.requests) == requests
-    assert trajectory.usage.calls == 19 and trajectory.usage.prompt_tokens > 0
+    assert len(server.requests) == trajectory.usage.requests == requests
+    assert sum(r.get("n") or 1 for r in server.requests) == trajectory.usage.calls == calls
+    assert trajectory.usage.prompt_tokens > 0
 
 
 async def test_async_takes_the_same_requests(loopback):

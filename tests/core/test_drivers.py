@@ -77,12 +77,12 @@ def test_a_model_that_rejects_n_is_asked_one_by_one_and_remembered():
     assert policy.takes_n == {"sample": False}
 
 
-def test_a_dead_model_is_asked_twice_a_round_and_not_n_times():
+def test_a_dead_model_is_asked_four_times_a_round_and_not_n_times():
     policy = ScriptedPolicy(sample=[ConnectionError("down")])
     policy.takes_n.clear()
-    with pytest.raises(GenerationError, match="ConnectionError: down") as caught:
-        run("q", policy, Length(), TPOConfig(width=5))
-    assert len(policy.requests) == 4 and caught.value.trajectory.usage.calls == 10
+    with pytest.raises(GenerationError, match="20 x error: ConnectionError: down") as caught:
+        run("q", policy, Length(), TPOConfig(width=10))
+    assert len(policy.requests) == 8 and caught.value.trajectory.usage == Usage(calls=26, requests=8)
 
 
 def test_samples_of_a_round_are_asked_at_the_same_time():

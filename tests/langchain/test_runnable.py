@@ -91,6 +91,22 @@ def test_a_server_without_n_is_asked_one_by_one_and_remembered(loopback: Any, ma
     assert sum(r.get("n") == 3 for r in server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("server", "sizes"),
+    [({"failures": [429]}, [3, None, None, None, 3]), ({"n": "ignore"}, [3, None, None, None, None, None])],
+)
+async def test_beside_an_answer_that_is_there_n_is_given_up_only_where_it_is_ignored(
+    loopback: Any, server: Any, sizes: Any
+) -> None:
+    serving = loopback(**server)
+    chain = RunnableTPO(openai(serving), reward=checksum, width=4, depth=0, return_trajectory=True)
+    for number in range(2):
+        refiner = chain.after_first(AIMessage(f"first {number}"))
+        trajectory = await refiner.ainvoke("how?") if number else refiner.invoke("how?")
+        assert len({c.response for c in trajectory.candidates}) == 4 and not trajectory.failures
+    assert [r.get("n") for r in serving.requests] == sizes
+
+
 @pytest.mark.parametrize("manner", ["honour", "ignore"])
 async def test_candidates_stay_distinct_under_an_llm_cache_and_a_second_run_is_free(loopback: Any, manner: Any) -> None:
     server = loopback(n=manner)
