@@ -25,8 +25,8 @@ from rewards import Shape, make_tokenizer, query
 from rich.console import Console
 from rich.table import Table
 
-from tpo_core.effects import Pair
 from tpo_core.rewards import HFRewardModel
+from tpo_core.values import Pair
 
 SHAPES = {
     "8b": {

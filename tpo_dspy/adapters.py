@@ -16,7 +16,7 @@ from typing import Any
 import dspy
 from dspy.adapters.utils import parse_value
 
-from tpo_core.prompting import read
+from tpo_core.prompts.reading import read
 
 __all__ = ["Sampling", "lenient", "salted"]
 

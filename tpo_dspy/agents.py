@@ -16,7 +16,7 @@ import dspy
 
 from tpo_core.errors import InvalidInputError
 from tpo_dspy.adapters import Sampling
-from tpo_dspy.tree import is_async
+from tpo_dspy.callbacks import is_async
 
 __all__ = ["Agent", "final_step"]
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import dspy
 
+from tpo_core.drivers.serving import Job, Outcome
 from tpo_core.errors import InvalidInputError
-from tpo_core.jobs import Job, Outcome
 from tpo_core.rewards import FunctionReward, RewardModel, as_reward
-from tpo_core.rewards.shapes import find_kind
-from tpo_dspy.outside import Outside, Rewarded
+from tpo_core.rewards.calling import find_kind
+from tpo_dspy.fields import bind
+from tpo_dspy.rewarded import Outside, Rewarded
 from tpo_dspy.search import Search
-from tpo_dspy.shapes import bind
 
 __all__ = ["BestOfN", "Steps"]
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import dspy
 
-from tpo_core.effects import Completion, Generate, Task
 from tpo_core.errors import InvalidInputError
-from tpo_core.trajectory import Candidate, Failure, Trajectory, Usage
+from tpo_core.loop.effects import Generate, Task
+from tpo_core.trajectory import Trajectory
+from tpo_core.values import Candidate, Completion, Failure, Usage
 from tpo_dspy.adapters import Sampling, lenient, salted
 from tpo_dspy.agents import Agent
-from tpo_dspy.shapes import Shape, show
-from tpo_dspy.tree import Request, Rounds, is_async, named
+from tpo_dspy.callbacks import Request, Rounds, is_async, named
+from tpo_dspy.fields import Shape, show
 
 __all__ = ["Parts", "ProgramPolicy", "usage_of"]
 
@@ -41,7 +42,7 @@ class Parts:
 
 
 class ProgramPolicy:
-    """Answers one run's requests; see ``tpo_core.policies.Policy``.
+    """Answers one run's requests; see ``tpo_core.models.policy.Policy``.
 
     The program is never copied and never changed: optimizers find its predictors by identity, and several runs may be
     under way at once. Samples differ by what the adapter sends (``tpo_dspy.adapters``).

@@ -12,12 +12,12 @@ from typing import Any
 
 import dspy
 
-from tpo_core.trajectory import Candidate, Usage
+from tpo_core.values import Candidate, Usage
 from tpo_dspy.adapters import Sampling, salted
 from tpo_dspy.best_of_n import BestOfN, Steps
+from tpo_dspy.fields import show
 from tpo_dspy.policy import usage_of
 from tpo_dspy.search import Search
-from tpo_dspy.shapes import show
 
 __all__ = ["Refine"]
 

@@ -12,19 +12,19 @@ from typing import Any
 import dspy
 
 from tpo_core.config import TPOConfig
-from tpo_core.effects import Completion, Generate, Pair
+from tpo_core.drivers.serving import Call, Scoring
 from tpo_core.errors import RewardError
-from tpo_core.jobs import Call, Scoring
-from tpo_core.ledger import Ledger
-from tpo_core.policies import Policy
-from tpo_core.prompting import render_fields
+from tpo_core.loop.effects import Generate
+from tpo_core.loop.ledger import Ledger
+from tpo_core.models.policy import Policy
+from tpo_core.prompts.rendering import render_fields
 from tpo_core.rewards import RewardModel
-from tpo_core.rewards.fanout import aeach, each
-from tpo_core.trajectory import Candidate, Failure
-from tpo_dspy.outside import extend_trace, with_trajectory
+from tpo_core.rewards.concurrency import aeach, each
+from tpo_core.values import Candidate, Completion, Failure, Pair
+from tpo_dspy.callbacks import Rounds, ScoreInRound
+from tpo_dspy.fields import show
 from tpo_dspy.policy import Parts, ProgramPolicy
-from tpo_dspy.shapes import show
-from tpo_dspy.tree import Rounds, ScoreInRound
+from tpo_dspy.rewarded import extend_trace, with_trajectory
 
 __all__ = ["Attempts", "Search"]
 

@@ -11,8 +11,8 @@ import anyio
 import dspy
 from dspy.streaming import StatusMessage
 
-from tpo_core.effects import Progress
-from tpo_core.jobs import Observer
+from tpo_core.drivers.serving import Observer
+from tpo_core.loop.effects import Progress
 
 __all__ = ["message", "observer"]
 

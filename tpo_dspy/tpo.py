@@ -10,18 +10,18 @@ from typing import Any
 import dspy
 
 from tpo_core.config import Mode, TPOConfig
-from tpo_core.drivers import arun, run
-from tpo_core.effects import Prompt
+from tpo_core.drivers.run import arun, run
+from tpo_core.drivers.serving import Observer
 from tpo_core.errors import InvalidInputError
-from tpo_core.jobs import Observer
 from tpo_core.rewards import as_reward
 from tpo_core.trajectory import Trajectory
+from tpo_core.values import Prompt
 from tpo_dspy.agents import final_step
-from tpo_dspy.outside import Outside, Rewarded, extend_trace, with_trajectory
+from tpo_dspy.callbacks import Rounds, ScoreInRound
+from tpo_dspy.fields import bind, pick_query, shape_of
 from tpo_dspy.policy import Parts, ProgramPolicy
-from tpo_dspy.shapes import bind, pick_query, shape_of
+from tpo_dspy.rewarded import Outside, Rewarded, extend_trace, with_trajectory
 from tpo_dspy.stream import observer
-from tpo_dspy.tree import Rounds, ScoreInRound
 
 __all__ = ["TPO"]
 

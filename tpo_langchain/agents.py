@@ -15,7 +15,7 @@ from pydantic import ConfigDict
 
 from tpo_core import InvalidInputError
 from tpo_langchain.caching import llm_key
-from tpo_langchain.first import is_final
+from tpo_langchain.first_answer import is_final
 from tpo_langchain.memory import Memories
 from tpo_langchain.runnable import RunnableTPO
 from tpo_langchain.settings import spread

@@ -19,13 +19,13 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from tpo_core import InvalidInputError
 from tpo_core.cache_keys import made_of
-from tpo_core.signatures import TextualGradient, TextualLoss, Update
-from tpo_langchain.anatomy import model_in
+from tpo_core.prompts.signatures import TextualGradient, TextualLoss, Update
 from tpo_langchain.caching import CachedWhole, llm_key
-from tpo_langchain.first import is_final
+from tpo_langchain.chain import model_in
+from tpo_langchain.first_answer import is_final
 from tpo_langchain.llm_run import child_config, may_call, must_call, result, result_chunks, with_name
 from tpo_langchain.memory import Memories
-from tpo_langchain.parts import TunedPrompt
+from tpo_langchain.roles import TunedPrompt
 from tpo_langchain.runnable import RunnableTPO
 from tpo_langchain.settings import LoopSettings, loop_settings, named, spread
 

@@ -12,7 +12,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.base import RunnableBindingBase
 
 from tpo_core import InvalidInputError, Trajectory
-from tpo_langchain.first import is_final
+from tpo_langchain.first_answer import is_final
 from tpo_langchain.settings import loop_settings
 from tpo_langchain.tracing import child
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, MutableMapping
 from dataclasses import dataclass, field
 
-from tpo_core.effects import Task
+from tpo_core.loop.effects import Task
 
 __all__ = ["Memories", "Memory"]
 

@@ -17,14 +17,15 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import ValidationError
 
 from tpo_core import Failure, InvalidInputError, Usage
-from tpo_core.effects import Completion, Generate, Task
-from tpo_langchain.many import Many, Sample
+from tpo_core.loop.effects import Generate, Task
+from tpo_core.values import Completion
+from tpo_langchain.convert import rendered
 from tpo_langchain.memory import Memory
-from tpo_langchain.parts import Parts
+from tpo_langchain.n_samples import Many, Sample
+from tpo_langchain.roles import Parts
 from tpo_langchain.sampling import equip
 from tpo_langchain.steps import Call, Flow, Gates, Rendering, aserved, served
 from tpo_langchain.system_role import folded, may_refuse_system
-from tpo_langchain.texts import rendered
 from tpo_langchain.tracing import Meter, child, finish_reason
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tpo_core import InvalidInputError
-from tpo_core.signatures import TextualGradient, TextualLoss, Update
-from tpo_langchain.parts import TunedPrompt
+from tpo_core.prompts.signatures import TextualGradient, TextualLoss, Update
+from tpo_langchain.roles import TunedPrompt
 
 __all__ = ["load_prompts"]
 

@@ -13,18 +13,18 @@ from langchain_core.runnables import RunnableConfig, RunnableSerializable
 from pydantic import PrivateAttr
 
 from tpo_core import Trajectory
-from tpo_core.drivers import arun, run
-from tpo_core.policies import Policy
-from tpo_langchain.composite import Composite, checked_parts
-from tpo_langchain.first import AfterFirst
+from tpo_core.drivers.run import arun, run
+from tpo_core.models.policy import Policy
+from tpo_langchain.base import Composite, checked_parts
+from tpo_langchain.convert import aquery_of, query_of
+from tpo_langchain.first_answer import AfterFirst
 from tpo_langchain.graphs import WholeGraph
 from tpo_langchain.memory import Memories
-from tpo_langchain.parts import Parts
 from tpo_langchain.policy import ChainPolicy
+from tpo_langchain.roles import Parts
 from tpo_langchain.settings import LoopSettings, named, spread
 from tpo_langchain.steps import Gates
 from tpo_langchain.streaming import chunks, joined
-from tpo_langchain.texts import aquery_of, query_of
 from tpo_langchain.tracing import TracedReward, atell, child, record, tell, told
 
 __all__ = ["RunnableTPO"]

@@ -10,9 +10,9 @@ from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.runnables import Runnable
 
-from tpo_core.effects import Generate
-from tpo_langchain.anatomy import rebuilt
+from tpo_core.loop.effects import Generate
 from tpo_langchain.caching import SaltedCache
+from tpo_langchain.chain import rebuilt
 
 __all__ = ["equip"]
 

@@ -22,8 +22,8 @@ from langchain_core.runnables.config import patch_config
 from langchain_core.tracers.base import BaseTracer
 
 from tpo_core import Progress, Trajectory, Usage
-from tpo_core.effects import Pair, Reward
 from tpo_core.rewards import RewardModel
+from tpo_core.values import Pair, Reward
 
 __all__ = ["Meter", "TracedReward", "atell", "child", "finish_reason", "record", "summary", "tell", "told", "usage_of"]
 

@@ -6,7 +6,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tpo_core.config import TPOConfig
-from tpo_core.effects import Progress
 from tpo_core.errors import (
     GenerationError,
     InvalidInputError,
@@ -15,12 +14,14 @@ from tpo_core.errors import (
     TPOError,
     UnsupportedError,
 )
-from tpo_core.trajectory import Candidate, Failure, Step, Trajectory, Usage
+from tpo_core.loop.effects import Progress
+from tpo_core.trajectory import Trajectory
+from tpo_core.values import Candidate, Failure, Step, Usage
 
 if TYPE_CHECKING:
-    from tpo_core.chat import LiteLLMChat
-    from tpo_core.drivers import arun, arun_many, run, run_many
-    from tpo_core.policies import ChatPolicy
+    from tpo_core.drivers.run import arun, arun_many, run, run_many
+    from tpo_core.models.litellm_chat import LiteLLMChat
+    from tpo_core.models.policy import ChatPolicy
 
 __all__ = [
     "Candidate",
@@ -45,12 +46,12 @@ __all__ = [
 ]
 
 _HOMES = {  # loaded when first used: they bring dspy along
-    "ChatPolicy": "policies",
-    "LiteLLMChat": "chat",
-    "arun": "drivers",
-    "arun_many": "drivers",
-    "run": "drivers",
-    "run_many": "drivers",
+    "ChatPolicy": "models.policy",
+    "LiteLLMChat": "models.litellm_chat",
+    "arun": "drivers.run",
+    "arun_many": "drivers.run",
+    "run": "drivers.run",
+    "run_many": "drivers.run",
 }
 
 

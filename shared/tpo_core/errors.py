@@ -14,7 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tpo_core.trajectory import Candidate, Trajectory
+    from tpo_core.trajectory import Trajectory
+    from tpo_core.values import Candidate
 
 __all__ = [
     "GenerationError",

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from dataclasses import replace
 from typing import Any
 
-from tpo_core.effects import Completion, Generate, Pair, Task
 from tpo_core.errors import InvalidInputError
-from tpo_core.policies import Policy
-from tpo_core.prompting import show_query
+from tpo_core.loop.effects import Generate, Task
+from tpo_core.models.policy import Policy
+from tpo_core.prompts.rendering import show_query
 from tpo_core.rewards.base import RewardModel
-from tpo_core.trajectory import Failure, Usage
+from tpo_core.values import Completion, Failure, Pair, Usage
 
 __all__ = ["FlakyPolicy", "RubricReward", "ScriptedPolicy", "ScriptedReward", "SimulatedPolicy", "rubric"]
 

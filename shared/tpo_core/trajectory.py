@@ -12,8 +12,12 @@ from tpo_core.records import plain, rebuilt
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+from tpo_core.values import Candidate, FailureReason, Step, Usage
 
-__all__ = ["Candidate", "Failure", "FailureReason", "Step", "StopReason", "Trajectory", "Usage"]
+__all__ = [
+    "StopReason",
+    "Trajectory",
+]
 
 StopReason = Literal[
     "depth", "stop_at", "patience", "max_calls", "max_tokens", "deadline", "no_contrast", "no_candidates",
@@ -23,102 +27,12 @@ StopReason = Literal[
 or candidates, or because the critic or the reward model failed. All of these end with the best so far; ``error`` and
 ``cancelled`` stand on the trajectory that an exception carries."""
 
-FailureReason = Literal[
-    "error", "empty", "placeholder", "length", "content_filter", "unparsable", "tool_call", "deadline", "missing",
-    "unscored",
-]  # fmt: skip
-"""Why something is no candidate. What was sampled: ``empty``, a ``placeholder``, cut off at its ``length``, withheld by
-a ``content_filter``, ``unparsable``, or a ``tool_call``. What was not: the call raised an ``error``, had not ended at
-the ``deadline``, or brought no completion (``missing``). And ``unscored``: the reward model gave it no number."""
 
 _WEAK: tuple[FailureReason, ...] = ("empty", "placeholder", "length", "unparsable", "tool_call")
 """The failures that are the policy's own doing."""
 
+
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Samples, requests and tokens, as the provider reports them; unreported tokens count 0. Adds up with ``+``."""
-
-    calls: int = 0
-    """Samples asked for, also by requests that failed or brought fewer."""
-    requests: int = 0
-    """Requests made, failed ones included; fewer than calls where one request asks for several samples."""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    """Prompt tokens the provider read from its cache (part of ``prompt_tokens``)."""
-
-    @property
-    def tokens(self) -> int:
-        """Return prompt and completion tokens together."""
-        return self.prompt_tokens + self.completion_tokens
-
-    def __add__(self, other: Usage) -> Usage:
-        """Sum field by field."""
-        return Usage(
-            self.calls + other.calls,
-            self.requests + other.requests,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            self.cached_tokens + other.cached_tokens,
-        )
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why something is no candidate."""
-
-    reason: FailureReason
-    """Which kind; a trajectory read from JSON keeps whatever it says."""
-    message: str = ""
-    exception: BaseException | None = field(default=None, compare=False, repr=False, metadata={"written": False})
-    """The exception behind it; not part of the JSON."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One response, scored or with the reason why it is not a candidate."""
-
-    response: str
-    """The text, as the critic and the reward model read it."""
-    value: Any = field(default=None, compare=False, metadata={"written": False, "read_from": "response"})
-    """The host's own object (a Prediction, a message, a pydantic object); the text itself where there is none."""
-    reward: float | None = None
-    """Its reward, or None when it has none; see ``failure``."""
-    step: int = 0
-    """The round that made it; 0 is before any update."""
-    failure: Failure | None = None
-    """Why it is not a candidate; None when it is one."""
-    feedback: str | None = None
-    """What the reward model said beside the score."""
-    heads: Mapping[str, float] = field(default_factory=dict)
-    """Named objectives of the reward, where the model has them."""
-    truncated: bool = False
-    """Whether the reward model saw a shortened prompt."""
-    fresh: bool = True
-    """Whether it is a sample of the program itself rather than an update."""
-    index: int = 0
-    """Its place in ``Trajectory.candidates``."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One round: what was contrasted, what was said about it, what came of it."""
-
-    number: int
-    """1 for the first round after the initial samples."""
-    chosen: Candidate | None = None
-    """y_w: the best of all candidates so far; None for a round that had no contrast."""
-    rejected: Candidate | None = None
-    """y_l: the worst of all candidates so far; None in mode ``revision``."""
-    loss: str = ""
-    """The textual loss: why the chosen beats the rejected."""
-    gradient: str = ""
-    """The textual gradient: what the next version should do."""
-    failure: Failure | None = None
-    """Why the round gave no candidates: what befell the critique, or most of the updates; None when it gave any."""
 
 
 @dataclass(frozen=True)

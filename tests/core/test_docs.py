@@ -14,12 +14,23 @@ from typing import get_args
 import dspy
 import pytest
 
-from tpo_core.trajectory import FailureReason, StopReason
+from tpo_core.trajectory import StopReason
+from tpo_core.values import FailureReason
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python(?P<no_run> no-run)?\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-MODULES = ["cache_keys", "config", "effects", "prompting", "trajectory", "testing", "chat", "rewards.base"]
+MODULES = [
+    "cache_keys",
+    "config",
+    "values",
+    "prompts.rendering",
+    "prompts.reading",
+    "trajectory",
+    "testing",
+    "models.litellm_chat",
+    "rewards.base",
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from tpo_core import Candidate, Failure, InvalidInputError, Step, TPOConfig, Trajectory, Usage
-from tpo_core.effects import Reward
+from tpo_core.values import Reward
 
 TRAJECTORY = Trajectory(
     query=[{"role": "user", "content": "hi"}],

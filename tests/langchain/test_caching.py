@@ -173,7 +173,7 @@ def test_another_process_finds_the_answers_and_no_secret_is_in_the_file(loopback
 
     server, path = loopback(answer=answer), tmp_path / "cache.sqlite"
     here = Path(__file__).parent
-    program = PROGRAM.format(tests=str(here.parent), here=str(here), secret=SECRET)
+    program = PROGRAM.format(tests=str(here.parent / "helpers"), here=str(here), secret=SECRET)
     told = []
     for _ in range(2):
         command = [sys.executable, "-c", program, str(path), server.url]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tpo_core.effects import Pair, Reward
 from tpo_core.rewards.base import RewardModel
+from tpo_core.values import Pair, Reward
 
 if TYPE_CHECKING:
     from tpo_core.rewards.ensemble import EnsembleReward as EnsembleReward

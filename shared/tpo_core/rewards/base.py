@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tpo_core.effects import Pair, Prompt, Reward
 from tpo_core.errors import InvalidInputError, RewardContractError, RewardError, TPOError
-from tpo_core.rewards.fanout import is_control_flow
-from tpo_core.rewards.metric import Metric
+from tpo_core.rewards.concurrency import is_control_flow
+from tpo_core.rewards.hosts.metric import Metric
+from tpo_core.values import Pair, Prompt, Reward
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -11,13 +11,12 @@ from statistics import fmean, pstdev
 from typing import Any, Literal, get_args
 
 from tpo_core.cache_keys import made_of
-from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.base import RewardModel, prompt_key
-from tpo_core.rewards.fanout import Mutex, aeach, each, is_control_flow
+from tpo_core.rewards.calling import is_number
+from tpo_core.rewards.concurrency import Mutex, aeach, each, is_control_flow
 from tpo_core.rewards.function import as_reward
-from tpo_core.rewards.shapes import is_number
-from tpo_core.trajectory import Usage
+from tpo_core.values import Pair, Reward, Usage
 
 __all__ = ["EnsembleReward"]
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from tpo_core.cache_keys import function_key, made_of
-from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError, RewardError
 from tpo_core.rewards.base import RewardModel
-from tpo_core.rewards.fanout import aeach, each, portal, settle
-from tpo_core.rewards.host_metric import HostMetric
-from tpo_core.rewards.shapes import Kind, arguments, as_rewards, find_kind, lift
+from tpo_core.rewards.calling import Kind, arguments, as_rewards, find_kind, lift
+from tpo_core.rewards.concurrency import aeach, each, portal, settle
+from tpo_core.rewards.hosts.settings import HostMetric
+from tpo_core.values import Pair, Reward
 
 __all__ = ["FunctionReward", "as_reward"]
 

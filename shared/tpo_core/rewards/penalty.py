@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tpo_core.cache_keys import made_of
-from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.base import RewardModel
+from tpo_core.rewards.calling import is_number
 from tpo_core.rewards.function import as_reward
-from tpo_core.rewards.shapes import is_number
+from tpo_core.values import Pair, Reward
 
 __all__ = ["LengthPenalty"]
 

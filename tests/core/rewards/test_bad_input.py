@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from tpo_core.effects import Completion, Pair
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards import EnsembleReward, FunctionReward, JudgeReward, LengthPenalty, RemoteRewardModel
+from tpo_core.values import Completion, Pair
 
 
 class Judge:

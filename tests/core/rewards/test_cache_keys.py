@@ -12,8 +12,8 @@ from judges import Judge
 from langchain_core.language_models import FakeListChatModel
 
 from tpo_core.cache_keys import made_of, unsigned
-from tpo_core.chat import LiteLLMChat
 from tpo_core.errors import InvalidInputError
+from tpo_core.models.litellm_chat import LiteLLMChat
 from tpo_core.rewards import EnsembleReward, FunctionReward, JudgeReward, LengthPenalty, RemoteRewardModel, as_reward
 
 URL = "http://127.0.0.1:9"

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tpo_core.effects import Reward
 from tpo_core.errors import InvalidInputError, RewardError
 from tpo_core.rewards import EnsembleReward, FunctionReward, LengthPenalty
-from tpo_core.trajectory import Usage
+from tpo_core.values import Reward, Usage
 
 
 def table(name, **scores):

@@ -16,9 +16,9 @@ from langgraph.errors import GraphInterrupt
 from openevals.exact import exact_match
 from openevals.llm import create_llm_as_judge
 
-from tpo_core.effects import Pair
 from tpo_core.errors import RewardError
 from tpo_core.rewards import EnsembleReward, FunctionReward, RewardModel, as_reward
+from tpo_core.values import Pair
 
 
 def test_a_reward_model_is_itself_and_an_object_with_score_is_asked_in_batches():

@@ -8,11 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tpo_core import TPOConfig, arun, run
-from tpo_core.effects import Completion
 from tpo_core.errors import UnsupportedError
 from tpo_core.rewards import EnsembleReward, FunctionReward, JudgeReward, RewardModel
 from tpo_core.testing import ScriptedPolicy
-from tpo_core.trajectory import Usage
+from tpo_core.values import Completion, Usage
 
 
 def quality(text, salt=""):

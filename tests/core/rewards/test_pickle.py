@@ -5,8 +5,8 @@ import copy
 import cloudpickle
 import pytest
 
-from tpo_core.effects import Completion
 from tpo_core.rewards import EnsembleReward, FunctionReward, JudgeReward, LengthPenalty, RemoteRewardModel
+from tpo_core.values import Completion
 
 
 class Judge:

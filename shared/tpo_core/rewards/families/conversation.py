@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from tpo_core.effects import Pair
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.families.entries import Family, Gate, Steps
 from tpo_core.rewards.families.literal import Literals
 from tpo_core.rewards.families.messages import plain_messages, without_thinking
+from tpo_core.values import Pair
 
 __all__ = ["Conversations", "Encoded"]
 

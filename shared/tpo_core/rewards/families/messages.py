@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from tpo_core.effects import Prompt
 from tpo_core.errors import InvalidInputError
+from tpo_core.values import Prompt
 
 __all__ = ["plain_messages", "without_thinking"]
 

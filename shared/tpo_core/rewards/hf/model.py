@@ -8,11 +8,11 @@ from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.rewards.base import RewardModel
 from tpo_core.rewards.families.table import Family, Steps, family_named, find_family
 from tpo_core.rewards.hf.worker import Worker
+from tpo_core.values import Pair, Reward
 
 if TYPE_CHECKING:
     import torch

@@ -14,13 +14,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tpo_core.effects import Pair, Reward
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.families.conversation import Conversations, Encoded
 from tpo_core.rewards.hf.checkpoint import Loaded
 from tpo_core.rewards.hf.heads import Outcome
 from tpo_core.rewards.hf.packed import ATTENTION, PackedForward
 from tpo_core.rewards.hf.padded import PaddedForward
+from tpo_core.values import Pair, Reward
 
 __all__ = ["Forward", "Scorer", "WindowedForward", "choose_forward"]
 

@@ -15,8 +15,8 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Protocol
 
-from tpo_core.effects import Pair, Reward
 from tpo_core.errors import ModelError
+from tpo_core.values import Pair, Reward
 
 __all__ = ["Scores", "Worker"]
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tpo_core.effects import Completion, Message, Pair, Reward
-from tpo_core.prompting import show_query
+from tpo_core.prompts.rendering import show_query
 from tpo_core.rewards.judge.prompts import Compare, Grade, YesNo, messages
 from tpo_core.rewards.judge.verdicts import expected_grade, log_odds, read_choice, read_grade, says_tie
-from tpo_core.trajectory import Usage
+from tpo_core.values import Completion, Message, Pair, Reward, Usage
 
 __all__ = ["Answer", "Ask", "combine", "compare", "grade", "yes_or_no"]
 

@@ -9,16 +9,15 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from tpo_core.cache_keys import function_key, made_of
-from tpo_core.effects import Completion, Pair, Reward
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
+from tpo_core.models.hosts import as_chat, chat_key
 from tpo_core.rewards.base import RewardModel, prompt_key
-from tpo_core.rewards.fanout import Mutex, aeach, each, raise_if_broken
-from tpo_core.rewards.judge.gate import Gate
+from tpo_core.rewards.concurrency import Mutex, aeach, each, raise_if_broken
 from tpo_core.rewards.judge.judging import Answer, Ask, combine, compare, grade, yes_or_no
-from tpo_core.rewards.judge.lms import as_chat, chat_key
+from tpo_core.rewards.judge.limit import Gate
 from tpo_core.rewards.judge.prompts import PROMPTS
 from tpo_core.rewards.judge.settings import check_choices, check_numbers, criteria_of
-from tpo_core.trajectory import Usage
+from tpo_core.values import Completion, Pair, Reward, Usage
 
 __all__ = ["JudgeReward"]
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import dspy
 
-from tpo_core.prompting import fence
+from tpo_core.prompts.rendering import fence
 
 if TYPE_CHECKING:
-    from tpo_core.effects import Message
+    from tpo_core.values import Message
 
 __all__ = ["PROMPTS", "Compare", "Grade", "YesNo", "messages"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tpo_core.errors import InvalidInputError
-from tpo_core.rewards.shapes import is_number
+from tpo_core.rewards.calling import is_number
 
 __all__ = ["QUESTION", "check_choices", "check_numbers", "criteria_of"]
 

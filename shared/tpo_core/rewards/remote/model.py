@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from tpo_core.effects import Pair, Reward
 from tpo_core.errors import UnsupportedError
 from tpo_core.rewards.base import RewardModel
-from tpo_core.rewards.fanout import Portal, aeach, settle
+from tpo_core.rewards.concurrency import Portal, aeach, settle
 from tpo_core.rewards.remote.exchange import AnswerError, TransientError, public
 from tpo_core.rewards.remote.fleet import Fleet
 from tpo_core.rewards.remote.replica import Replica
@@ -17,6 +16,7 @@ from tpo_core.rewards.remote.selftest import PROBES, SelfTest, check_alike, chec
 from tpo_core.rewards.remote.servers import Form, Item, Server
 from tpo_core.rewards.remote.settings import cache_key, check_headers, check_numbers, check_urls, chosen_server
 from tpo_core.rewards.remote.wire import Wire, form_for, uncut
+from tpo_core.values import Pair, Reward
 
 __all__ = ["RemoteRewardModel", "SelfTest"]
 

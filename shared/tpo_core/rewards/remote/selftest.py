@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tpo_core.effects import Pair
 from tpo_core.errors import UnsupportedError
+from tpo_core.values import Pair
 
 __all__ = ["PROBES", "SelfTest", "check_alike", "check_scores"]
 

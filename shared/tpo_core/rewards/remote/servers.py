@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from tpo_core.effects import Message, Pair
+from tpo_core.values import Message, Pair
 
 __all__ = ["SERVERS", "Form", "Item", "Server", "server_named"]
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from tpo_core.effects import Pair
 from tpo_core.errors import InvalidInputError, ModelError, UnsupportedError
-from tpo_core.prompting import as_messages, show_query
+from tpo_core.prompts.rendering import as_messages, show_query
+from tpo_core.rewards.concurrency import Mutex
 from tpo_core.rewards.families import find_family
-from tpo_core.rewards.fanout import Mutex
 from tpo_core.rewards.remote.servers import Form, Item, Server
+from tpo_core.values import Pair
 
 __all__ = ["Wire", "form_for", "uncut"]
 

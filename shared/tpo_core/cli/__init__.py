@@ -1,0 +1,1 @@
+"""The ``tpo`` command, one file a subcommand."""

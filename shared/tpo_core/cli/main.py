@@ -1,0 +1,88 @@
+"""The ``tpo`` command. What a subcommand needs is imported when it runs, so that help is quick."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from tpo_core.cli.text import clean
+from tpo_core.errors import InvalidInputError, TPOError
+
+__all__ = ["main"]
+
+SUBCOMMANDS = ("tpo_core.cli.ask", "tpo_core.cli.score")
+"""Modules with ``add_parser(subparsers)``, which sets ``run(args) -> int``."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0, 1 for failures, 2 for wrong usage, 130 after Ctrl-C.
+
+    Args:
+        argv: The arguments; those of the process by default.
+    """
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else litellm asks the network for prices
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a letter must not end the run
+    args = _parser().parse_args(argv)
+    code = _run(args)
+    if argv is None and any(t.name.startswith("tpo") and t is not threading.current_thread() for t in _threads()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # requests that nobody waits for any more must not keep the command from ending
+    return code
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        return int(args.run(args))
+    except InvalidInputError as error:
+        return _complain(error, 2)
+    except TPOError as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+    except BrokenPipeError:  # the reader of a pipe has gone
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's last flush
+        return 1
+    except OSError as error:  # a full disk, say
+        return _complain(error, 1)
+
+
+def _complain(error: object, code: int) -> int:
+    """Say in one line what went wrong and what to do."""
+    line = " ".join(clean(str(error)).split())
+    sys.stderr.write(f"tpo: {line if len(line) <= 600 else line[:597] + '...'}\n")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tpo",
+        description="Test-Time Preference Optimization: align one answer to a reward while it is being produced.",
+    )
+    parser.add_argument("--version", action="version", version=f"tpo {_version()}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name in SUBCOMMANDS:
+        if importlib.util.find_spec(name) is not None:
+            module: Any = importlib.import_module(name)
+            module.add_parser(subparsers)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return version("tpo")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.is_alive()]

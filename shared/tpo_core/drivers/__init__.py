@@ -1,0 +1,1 @@
+"""Who runs what when, in threads or in an event loop."""

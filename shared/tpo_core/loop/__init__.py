@@ -1,0 +1,1 @@
+"""The algorithm: a generator that yields effects and calls no model."""

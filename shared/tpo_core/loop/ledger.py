@@ -1,0 +1,204 @@
+"""The books of one loop: the cache C of candidates, what was spent, and whether a budget is used up.
+
+The loop writes here and decides by what it reads; a driver that must stop early takes the trajectory so far.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tpo_core.config import TPOConfig
+from tpo_core.trajectory import StopReason, Trajectory
+from tpo_core.values import Candidate, Completion, Failure, Pair, Prompt, Reward, Step, Usage
+
+__all__ = ["Ledger"]
+
+
+class Ledger:
+    """What one loop has and has spent; one per loop, never shared."""
+
+    def __init__(self, query: Prompt, inputs: Any, config: TPOConfig, clock: Callable[[], float]) -> None:
+        """Open the books."""
+        self.query = query
+        self.inputs = inputs
+        self.config = config
+        self.candidates: list[Candidate] = []
+        self.steps: list[Step] = []
+        self.usage = Usage()
+        self.reward_usage = Usage()
+        self.stop_reason: StopReason = "depth"
+        self.reward_failed = False
+        """Whether the reward model raised: nothing more can be scored."""
+        self._clock = clock
+        self._started = clock()
+        self._seconds: dict[str, float] = {}
+        self._seeds = (config.seed or 0) * 1_000_003  # far apart, so that two seeds' samples never share a number
+        self._rewards: dict[str, Reward] = {}  # finite ones only: what failed is asked again when its text comes back
+        self._gained = 0  # the round in which the best last became better
+
+    # -- time and budgets ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Count time, and the deadline, from here."""
+        self._started = self._clock()
+
+    @property
+    def elapsed(self) -> float:
+        """Return the seconds since the books were opened."""
+        return self._clock() - self._started
+
+    def clocked(self, task: str, since: float) -> None:
+        """Book the time from ``since`` (an earlier ``elapsed``) to now under a task."""
+        self._seconds[task] = self._seconds.get(task, 0.0) + self.elapsed - since
+
+    def affordable(self, calls: int) -> int:
+        """Return how many of ``calls`` samples the call budget still allows."""
+        return calls if self.config.max_calls is None else max(0, min(calls, self.config.max_calls - self.usage.calls))
+
+    def exhausted(self) -> StopReason | None:
+        """Return the reason to stop before asking for anything more, or None."""
+        config, best = self.config, self.best
+        if config.stop_at is not None and best is not None and (best.reward or 0.0) >= config.stop_at:
+            return "stop_at"
+        if self.reward_failed:
+            return "reward_failed"
+        if config.deadline is not None and self.elapsed >= config.deadline:
+            return "deadline"
+        if config.max_tokens is not None and (self.usage + self.reward_usage).tokens >= config.max_tokens:
+            return "max_tokens"
+        if config.max_calls is not None and self.usage.calls >= config.max_calls:
+            return "max_calls"
+        return None
+
+    def stalled(self, number: int) -> bool:
+        """Say whether, before round ``number``, ``patience`` rounds have gone by without a better best."""
+        patience = self.config.patience
+        return patience is not None and self.best is not None and number - 1 - self._gained >= patience
+
+    @property
+    def deadline(self) -> float | None:
+        """Return when the deadline is, on the clock, or None without one."""
+        return None if self.config.deadline is None else self._started + self.config.deadline
+
+    def next_seeds(self, n: int) -> tuple[int, ...]:
+        """Return ``n`` numbers that no other sample of this loop has."""
+        start = self._seeds
+        self._seeds += n
+        return tuple(range(start, start + n))
+
+    def spare(self, calls: int) -> int | None:
+        """Return how many samples the call budget still allows beyond ``calls``; None without a budget."""
+        return None if self.config.max_calls is None else max(0, self.config.max_calls - self.usage.calls - calls)
+
+    def spend(self, usage: Usage, calls: int) -> None:
+        """Book what was asked: at least ``calls`` samples, more where ``usage`` says that calls failed."""
+        self.usage += replace(usage, calls=max(usage.calls, calls))
+
+    # -- the cache ----------------------------------------------------------------------------------------------------
+
+    def add(self, completion: Completion, step: int, *, fresh: bool, failure: Failure | None) -> Candidate:
+        """Enter a completion as a candidate without a reward yet, or with the reason why it is none."""
+        candidate = Candidate(
+            response=completion.text,
+            value=completion.text if completion.value is None else completion.value,
+            step=step,
+            failure=failure,
+            fresh=fresh,
+            index=len(self.candidates),
+        )
+        self.candidates.append(candidate)
+        return candidate
+
+    def unscored(self, candidates: Sequence[Candidate]) -> tuple[Pair, ...]:
+        """Return one pair per distinct response that has no reward yet."""
+        new = {c.response: c for c in candidates if c.failure is None and c.response not in self._rewards}
+        return tuple(Pair(self.query, c.response, c.value, self.inputs) for c in new.values())
+
+    def enter_rewards(
+        self, pairs: Sequence[Pair], rewards: Sequence[Reward], cause: BaseException | None = None
+    ) -> None:
+        """Enter rewards, and give them to every candidate with that response, earlier ones without a reward included.
+
+        Args:
+            pairs: What was scored.
+            rewards: One per pair, same order; a candidate whose reward is not finite is quarantined.
+            cause: The exception behind rewards that are not finite, if there is one.
+        """
+        before, odd = self.best, {}
+        for pair, reward in zip(pairs, rewards, strict=True):
+            self.reward_usage += replace(reward.usage, calls=1)
+            if math.isfinite(reward):
+                self._rewards[pair.response] = reward
+            else:
+                odd[pair.response] = Failure("unscored", reward.failure or f"the reward is {float(reward)}", cause)
+        self.candidates = [self._rewarded(c, odd.get(c.response)) for c in self.candidates]
+        if (best := self.best) is not None and (before is None or _reward(best) > _reward(before)):
+            self._gained = self.candidates[-1].step
+
+    def _rewarded(self, candidate: Candidate, odd: Failure | None) -> Candidate:
+        """Return a candidate with its reward, or with ``odd``, the reason why it has none."""
+        failed = candidate.failure is not None and candidate.failure.reason != "unscored"
+        if failed or candidate.reward is not None:
+            return candidate
+        reward = self._rewards.get(candidate.response)
+        if reward is None:
+            return candidate if odd is None else replace(candidate, failure=odd)
+        return replace(
+            candidate,
+            failure=None,
+            reward=float(reward),
+            feedback=reward.feedback,
+            heads=reward.heads,
+            truncated=reward.truncated,
+        )
+
+    def of_step(self, step: int) -> tuple[Candidate, ...]:
+        """Return one round's candidates, failures included."""
+        return tuple(c for c in self.candidates if c.step == step)
+
+    def failure_of(self, step: int) -> Failure | None:
+        """Return why a round's samples failed: a failure of the kind that most of them have."""
+        failures = [c.failure for c in self.of_step(step) if c.failure is not None]
+        often = Counter(failure.reason for failure in failures)
+        return max(failures, key=lambda failure: often[failure.reason], default=None)
+
+    @property
+    def scored(self) -> list[Candidate]:
+        """Return the candidates with a reward, in the order they were made."""
+        return [c for c in self.candidates if c.reward is not None]
+
+    @property
+    def best(self) -> Candidate | None:
+        """Return y_w: the best of all, the earliest of equals."""
+        return max(self.scored, key=_reward, default=None)
+
+    @property
+    def worst(self) -> Candidate | None:
+        """Return y_l: the worst of all, the earliest of equals."""
+        return min(self.scored, key=_reward, default=None)
+
+    def has_contrast(self) -> bool:
+        """Say whether the best beats the worst by more than ``min_spread``."""
+        best, worst = self.best, self.worst
+        return best is not None and worst is not None and _reward(best) - _reward(worst) > self.config.min_spread
+
+    def trajectory(self, stop_reason: StopReason | None = None) -> Trajectory:
+        """Return all of it, frozen."""
+        return Trajectory(
+            query=self.query,
+            candidates=tuple(self.candidates),
+            steps=tuple(self.steps),
+            usage=self.usage,
+            reward_usage=self.reward_usage,
+            stop_reason=stop_reason or self.stop_reason,
+            seconds={"total": self.elapsed, **self._seconds},
+            seed=self.config.seed,
+        )
+
+
+def _reward(candidate: Candidate) -> float:
+    return candidate.reward if candidate.reward is not None else -math.inf

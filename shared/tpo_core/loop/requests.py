@@ -1,0 +1,168 @@
+"""How the loop asks: requests as large as the budgets allow, their answers entered in the books, what is new scored."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from math import nan
+from typing import TYPE_CHECKING, Any
+
+from tpo_core.errors import (
+    GenerationError,
+    InvalidInputError,
+    RewardContractError,
+    RewardError,
+    TPOError,
+    UnsupportedError,
+)
+from tpo_core.loop.effects import Effect, Gather, Generate, Progress, Score, Task
+from tpo_core.loop.ledger import Ledger
+from tpo_core.prompts.reading import refuse
+from tpo_core.values import Candidate, Completion, Failure, Pair, Reward, Usage
+
+if TYPE_CHECKING:
+    import dspy
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["make", "nothing_error", "request", "say"]
+
+
+def request(
+    books: Ledger,
+    task: Task,
+    signature: type[dspy.Signature] | None,
+    inputs: Any,
+    n: int,
+    step: int,
+    parent: Candidate | None = None,
+) -> Generate:
+    """Write a request as large as the call budget allows."""
+    config, n = books.config, books.affordable(n)
+    return Generate(
+        task,
+        signature,
+        inputs,
+        n,
+        step,
+        books.next_seeds(n),
+        config.temperature,
+        config.top_p,
+        config.max_response_tokens,
+        parent,
+        send_seed=config.seed is not None,
+        deadline=books.deadline,
+    )
+
+
+def make(books: Ledger, *requests: Generate) -> Generator[Effect, Any, bool]:
+    """Ask, enter the answers in the books, the failed ones with their reasons, and score what is new.
+
+    Says whether any of them became a candidate.
+    """
+    requests = tuple(r for r in requests if r.n > 0)
+    answers = yield from ask(books, *requests)
+    new = [
+        books.add(c, r.step, fresh=r.task == "sample", failure=c.failure or refuse(c.text, c.finish_reason))
+        for r, completions in zip(requests, answers, strict=True)
+        for c in completions
+    ]
+    yield from score(books, new)
+    now = tuple(books.candidates[c.index] for c in new)
+    yield Progress("scored", requests[0].step if requests else 0, now, best=books.best)
+    return any(c.reward is not None for c in now)
+
+
+def ask(books: Ledger, *requests: Generate) -> Generator[Effect, Any, list[Sequence[Completion]]]:
+    """Yield requests that can run at once, and book what they cost; they share what the call budget has to spare."""
+    spare, since = books.spare(sum(r.n for r in requests)), books.elapsed
+    if spare is not None:
+        requests = tuple(replace(r, spare=spare // len(requests)) for r in requests)
+    answers: list[Sequence[Completion]] = []
+    try:
+        if len(requests) == 1:
+            answers = [(yield requests[0])]
+        elif requests:
+            answers = yield Gather(requests)
+    except TPOError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever was raised here cost these samples and nothing else
+        lost = Completion(failure=Failure("error", f"{type(error).__name__}: {error}", error))
+        answers = [[lost] * request.n for request in requests]
+    for request, completions in zip(requests, answers, strict=True):
+        books.clocked(request.task, since)
+        books.spend(sum((c.usage for c in completions), Usage()), request.n)
+    return answers
+
+
+def score(books: Ledger, new: Sequence[Candidate]) -> Generator[Effect, Any, None]:
+    """Have the responses scored that have no reward yet.
+
+    A reward model that raises ends the loop with the best so far, where there is one; a wrong use of it is an error.
+    """
+    pairs, since = books.unscored(new), books.elapsed
+    rewards: Sequence[Reward] = ()
+    if books.best is not None and books.exhausted() == "deadline":
+        rewards = [Reward(nan, failure="deadline: it came too late to be scored")] * len(pairs)
+    elif pairs:
+        try:
+            rewards = yield Score(pairs, deadline=None if books.best is None else books.deadline)
+        except (InvalidInputError, UnsupportedError, RewardContractError):
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again where nothing is scored
+            _lost(books, pairs, error)
+            return
+        finally:
+            books.clocked("score", since)
+    if len(rewards) != len(pairs):
+        raise RewardContractError(f"the reward model returned {len(rewards)} rewards for {len(pairs)} responses")
+    books.enter_rewards(pairs, rewards)
+
+
+def _lost(books: Ledger, pairs: Sequence[Pair], error: Exception) -> None:
+    """Enter what could not be scored because the reward model raised; without a best so far that is an error."""
+    what = f"{type(error).__name__}: {error}"
+    books.enter_rewards(pairs, [Reward(nan, failure=what)] * len(pairs), error)
+    books.reward_failed = True
+    if books.best is not None:
+        logger.warning("the reward model failed, and the best answer so far is returned: %s", what)
+    elif isinstance(error, TPOError):
+        raise error
+    else:
+        raise RewardError(f"the reward model raised {what}") from error
+
+
+def say(
+    books: Ledger, task: Task, signature: type[dspy.Signature], inputs: dict[str, str], step: int, about: Candidate
+) -> Generator[Effect, Any, Completion]:
+    """Ask the critic once, and once more if nothing came; a critique cut short is still a critique."""
+    completion = Completion(failure=Failure("empty", "the call budget is used up"))
+    for _ in range(min(2, books.affordable(2))):
+        [[completion]] = yield from ask(books, request(books, task, signature, inputs, 1, step, about))
+        completion = replace(completion, failure=completion.failure or refuse(completion.text))
+        if completion.failure is None or books.exhausted():
+            break
+    return completion
+
+
+def nothing_error(books: Ledger) -> GenerationError | RewardError:
+    trajectory = books.trajectory("deadline" if books.exhausted() == "deadline" else "no_candidates")
+    failures = [c.failure for c in books.candidates if c.failure is not None]
+    reasons: dict[str, int] = {}
+    for failure in failures:
+        label = f"{failure.reason}: {failure.message}" if failure.message else failure.reason
+        reasons[label] = reasons.get(label, 0) + 1
+    told = "; ".join(f"{count} x {label}" for label, count in reasons.items())
+    if any(f.reason == "unscored" for f in failures):
+        return RewardError(
+            f"the reward model scored none of {len(books.candidates)} candidates ({told})", trajectory=trajectory
+        )
+    causes = tuple(f.exception for f in failures if f.exception is not None)
+    error = GenerationError(
+        f"not one of {len(books.candidates)} samples became a candidate ({told or 'the deadline passed'})",
+        trajectory=trajectory,
+        causes=causes,
+    )
+    error.__cause__ = causes[0] if causes else None
+    return error

@@ -1,0 +1,1 @@
+"""Who answers: policies, and chat models behind them."""

@@ -1,0 +1,148 @@
+"""Who answers ``Generate``: the protocols of a policy and of a chat model, and the policy made of chat models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
+
+from tpo_core.loop.effects import Generate, Task
+from tpo_core.prompts.reading import read, unecho
+from tpo_core.prompts.rendering import as_messages, render
+from tpo_core.values import Completion, Message
+
+__all__ = ["ChatModel", "ChatPolicy", "Policy"]
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """The user's program with its critic and editor, as the drivers see them.
+
+    Sync and async calls answer the same request; a policy need be safe to call from several threads at once.
+    """
+
+    takes_n: MutableMapping[Task, bool]
+    """For each task, whether one call may ask for several samples; a task that is missing is not known yet, and the
+    driver enters what it finds out."""
+
+    fatal: tuple[type[Exception], ...]
+    """Exceptions that end the run instead of costing one sample: the host's control flow, such as an interrupt."""
+
+    def generate(self, request: Generate, seeds: Sequence[int]) -> Sequence[Completion]:
+        """Return one completion per seed; fewer are topped up by the driver, and an exception costs these seeds only.
+
+        Args:
+            request: What is asked; ``request.n`` and ``request.seeds`` belong to the whole, this call is for ``seeds``.
+            seeds: One number per sample wanted now; always one where ``takes_n`` is False.
+        """
+
+    async def agenerate(self, request: Generate, seeds: Sequence[int]) -> Sequence[Completion]:
+        """Answer as ``generate`` does, without blocking."""
+
+
+@runtime_checkable
+class ChatModel(Protocol):
+    """A language model that takes chat messages. ``LiteLLMChat`` and ``LocalChat`` are two."""
+
+    name: str
+    """How errors and traces call it."""
+    takes_n: bool | None
+    """Whether one request may bring several completions; None for not known yet."""
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        n: int = 1,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_tokens: int | None = None,
+        seed: int | None = None,
+        logprobs: int = 0,
+    ) -> list[Completion]:
+        """Return up to ``n`` completions, the request's whole usage on the first.
+
+        Args:
+            messages: ``role`` and ``content`` each.
+            n: How many completions to ask for in this one request.
+            temperature: None leaves the provider's own; likewise the rest.
+            top_p: Nucleus sampling.
+            max_tokens: Most tokens of one response.
+            seed: For reproducible sampling, where the provider takes one.
+            logprobs: Ask for this many alternatives with their log-probabilities at each token, into
+                ``Completion.logprobs``; empty there when the provider gives none.
+
+        Raises:
+            ModelError: The model cannot be found or reached.
+        """
+
+    async def achat(
+        self,
+        messages: Sequence[Message],
+        *,
+        n: int = 1,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_tokens: int | None = None,
+        seed: int | None = None,
+        logprobs: int = 0,
+    ) -> list[Completion]:
+        """Answer as ``chat`` does, without blocking."""
+
+
+class ChatPolicy:
+    """A policy made of chat models: the query is their prompt, with no program around it.
+
+    Args:
+        policy: The model being aligned.
+        critic: Writes the textual loss and gradient; the policy itself by default.
+        editor: Writes the updates; the policy itself by default.
+        demos: Worked examples for the engine's prompts, by task.
+    """
+
+    fatal: tuple[type[Exception], ...] = ()
+
+    def __init__(
+        self,
+        policy: ChatModel,
+        *,
+        critic: ChatModel | None = None,
+        editor: ChatModel | None = None,
+        demos: Mapping[Task, Sequence[Mapping[str, Any]]] | None = None,
+    ) -> None:
+        """Assign the models to the tasks."""
+        critic, editor = critic or policy, editor or policy
+        self.models: dict[Task, ChatModel] = {"sample": policy, "loss": critic, "gradient": critic, "update": editor}
+        self.takes_n: MutableMapping[Task, bool] = {
+            task: model.takes_n for task, model in self.models.items() if model.takes_n is not None
+        }
+        self._demos = dict(demos or {})
+
+    def generate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
+        """Ask the task's model."""
+        return self._read(request, self.models[request.task].chat(self._messages(request), **_settings(request, seeds)))
+
+    async def agenerate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
+        """Ask the task's model without blocking."""
+        model = self.models[request.task]
+        return self._read(request, await model.achat(self._messages(request), **_settings(request, seeds)))
+
+    def _messages(self, request: Generate) -> list[Message]:
+        if request.signature is None:
+            return as_messages(request.inputs)
+        return render(request.signature, request.inputs, self._demos.get(request.task, ()))
+
+    def _read(self, request: Generate, completions: Sequence[Completion]) -> list[Completion]:
+        if request.signature is None:
+            return list(completions)
+        return [replace(c, text=unecho(read(request.signature, c.text), request.inputs)) for c in completions]
+
+
+def _settings(request: Generate, seeds: Sequence[int]) -> dict[str, Any]:
+    return {
+        "n": len(seeds),
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "max_tokens": request.max_tokens,
+        "seed": seeds[0] if request.send_seed else None,
+    }

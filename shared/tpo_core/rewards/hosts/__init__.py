@@ -1,0 +1,1 @@
+"""A reward, called by the hosts: metrics, evaluators, reward functions."""

@@ -1,0 +1,208 @@
+"""What passes between the parts: prompts, completions, rewards, candidates, and what they cost. Frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    pass
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = [
+    "Candidate",
+    "Completion",
+    "Failure",
+    "FailureReason",
+    "Message",
+    "Pair",
+    "Prompt",
+    "Reward",
+    "Step",
+    "Usage",
+]
+
+FailureReason = Literal[
+    "error", "empty", "placeholder", "length", "content_filter", "unparsable", "tool_call", "deadline", "missing",
+    "unscored",
+]  # fmt: skip
+"""Why something is no candidate. What was sampled: ``empty``, a ``placeholder``, cut off at its ``length``, withheld by
+a ``content_filter``, ``unparsable``, or a ``tool_call``. What was not: the call raised an ``error``, had not ended at
+the ``deadline``, or brought no completion (``missing``). And ``unscored``: the reward model gave it no number."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Samples, requests and tokens, as the provider reports them; unreported tokens count 0. Adds up with ``+``."""
+
+    calls: int = 0
+    """Samples asked for, also by requests that failed or brought fewer."""
+    requests: int = 0
+    """Requests made, failed ones included; fewer than calls where one request asks for several samples."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens the provider read from its cache (part of ``prompt_tokens``)."""
+
+    @property
+    def tokens(self) -> int:
+        """Return prompt and completion tokens together."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        """Sum field by field."""
+        return Usage(
+            self.calls + other.calls,
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why something is no candidate."""
+
+    reason: FailureReason
+    """Which kind; a trajectory read from JSON keeps whatever it says."""
+    message: str = ""
+    exception: BaseException | None = field(default=None, compare=False, repr=False, metadata={"written": False})
+    """The exception behind it; not part of the JSON."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One response, scored or with the reason why it is not a candidate."""
+
+    response: str
+    """The text, as the critic and the reward model read it."""
+    value: Any = field(default=None, compare=False, metadata={"written": False, "read_from": "response"})
+    """The host's own object (a Prediction, a message, a pydantic object); the text itself where there is none."""
+    reward: float | None = None
+    """Its reward, or None when it has none; see ``failure``."""
+    step: int = 0
+    """The round that made it; 0 is before any update."""
+    failure: Failure | None = None
+    """Why it is not a candidate; None when it is one."""
+    feedback: str | None = None
+    """What the reward model said beside the score."""
+    heads: Mapping[str, float] = field(default_factory=dict)
+    """Named objectives of the reward, where the model has them."""
+    truncated: bool = False
+    """Whether the reward model saw a shortened prompt."""
+    fresh: bool = True
+    """Whether it is a sample of the program itself rather than an update."""
+    index: int = 0
+    """Its place in ``Trajectory.candidates``."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One round: what was contrasted, what was said about it, what came of it."""
+
+    number: int
+    """1 for the first round after the initial samples."""
+    chosen: Candidate | None = None
+    """y_w: the best of all candidates so far; None for a round that had no contrast."""
+    rejected: Candidate | None = None
+    """y_l: the worst of all candidates so far; None in mode ``revision``."""
+    loss: str = ""
+    """The textual loss: why the chosen beats the rejected."""
+    gradient: str = ""
+    """The textual gradient: what the next version should do."""
+    failure: Failure | None = None
+    """Why the round gave no candidates: what befell the critique, or most of the updates; None when it gave any."""
+
+
+Message: TypeAlias = Mapping[str, Any]
+"""One chat message: ``role`` and ``content``, as in the OpenAI chat format."""
+
+
+Prompt: TypeAlias = "str | Sequence[Message]"
+"""What a response answers: one user turn, or a whole conversation that ends with it."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer to ``Generate``: a text with the host's own object, or the failure that took its place."""
+
+    text: str = ""
+    """The response as the critic and the reward model read it."""
+
+    value: Any = field(default=None, compare=False)
+    """The host's own object behind the text (a Prediction, a message, a pydantic object); None for plain text."""
+
+    finish_reason: str | None = None
+    """The provider's word: ``stop``, ``length``, ``tool_calls``, ...; None where the host does not tell."""
+
+    usage: Usage = field(default_factory=Usage)
+    """What the request that made it cost; when one request made several, the first carries it all. Where a driver
+    answers, the first completion counts all samples asked, those of failed calls included."""
+
+    failure: Failure | None = None
+    """Why there is no response, or why it cannot be a candidate."""
+
+    logprobs: tuple[Mapping[str, float], ...] = field(default=(), compare=False, repr=False)
+    """For each leading token, the natural-log probabilities of its likeliest alternatives, where asked for."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One thing to score: a response to a prompt, with the host's own objects behind both where there are any."""
+
+    prompt: Prompt
+    response: str
+    value: Any = field(default=None, compare=False)
+    inputs: Any = field(default=None, compare=False)
+
+
+class Reward(float):
+    """A reward: a float on any scale, higher is better, with what the reward model said beside it.
+
+    NaN means that this response could not be scored; ``failure`` then says why.
+
+    Example:
+        >>> reward = Reward(0.5, feedback="cites no source")
+        >>> reward + 1, reward.feedback
+        (1.5, 'cites no source')
+    """
+
+    feedback: str | None
+    """Text for the critic: what the reward model would have liked better."""
+    heads: Mapping[str, float]
+    """Named objectives behind the score, where the model has them."""
+    failure: str | None
+    """Why the score is NaN."""
+    truncated: bool
+    """Whether the model saw a shortened prompt."""
+    usage: Usage
+    """What scoring cost, where the reward model is itself a language model."""
+
+    def __new__(
+        cls,
+        value: float,
+        *,
+        feedback: str | None = None,
+        heads: Mapping[str, float] | None = None,
+        failure: str | None = None,
+        truncated: bool = False,
+        usage: Usage | None = None,
+    ) -> Reward:
+        """Build a float that carries the extras."""
+        self = super().__new__(cls, value)
+        self.feedback = feedback
+        self.heads = dict(heads or {})
+        self.failure = failure
+        self.truncated = truncated
+        self.usage = usage or Usage()
+        return self
+
+    def __getnewargs_ex__(self) -> tuple[tuple[float], dict[str, Any]]:
+        """Keep the extras through copy and pickle."""
+        return (float(self),), dict(vars(self))

@@ -1,0 +1,126 @@
+"""What is shown to a model, and how leniently its answer is read."""
+
+from __future__ import annotations
+
+import dspy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tpo_core import InvalidInputError
+from tpo_core.prompts.reading import read, refuse, unecho
+from tpo_core.prompts.rendering import fence, render, render_fields, shorten, show_query
+from tpo_core.prompts.signatures import SelfCritique, TextualGradient, TextualLoss, Update
+
+
+@pytest.mark.parametrize(
+    ("completion", "text"),
+    [
+        ("plain answer", "plain answer"),
+        ("[[ ## improved_response ## ]]\nanswer\n[[ ## completed ## ]]", "answer"),
+        ("[[ ## improved_response ## ]]\nanswer", "answer"),
+        ("Sure!\n[[ ## improved_response ## ]]\nanswer\n\n[[ ## completed ## ]]\n", "answer"),
+        ("answer\n[[ ## completed ## ]]", "answer"),
+        ("<improved_response>\nanswer\n</improved_response>", "answer"),
+        ("<IMPROVED_RESPONSE>answer", "answer"),
+        ("<think>hm</think>\nanswer", "answer"),
+        ("[[ ## improved_response ## ]]\nsee\n[[ ## other ## ]]\nbelow", "see\n[[ ## other ## ]]\nbelow"),
+        ("an answer that quotes <improved_response>x</improved_response> inside", None),
+        ("    indented code\n  stays", "    indented code\n  stays"),
+    ],
+)
+def test_a_completion_is_read_leniently(completion, text):
+    assert read(Update, completion) == (completion if text is None else text)
+
+
+@given(st.text())
+def test_reading_a_plain_completion_keeps_all_its_text(text):
+    if "[[ ##" not in text and "<" not in text:
+        assert read(Update, text).strip() == text.strip()
+
+
+@pytest.mark.parametrize(
+    ("completion", "text"),
+    [
+        ("<response>\nanswer\n</response>", "answer"),
+        ("# Revised response\n<response>\nanswer", "answer"),
+        ("<response>answer</response>\nI made it better.", "answer"),
+        ("answer\n\n# Editing instructions\n<instructions>\nbe brief", "answer\n"),
+        ("answer\n</response>", "answer"),
+        ("# A heading\nand <b>text</b>", None),
+        ("an XML answer:\n<response>x</response>", None),
+    ],
+)
+def test_what_a_weak_policy_repeats_of_its_prompt_is_dropped(completion, text):
+    inputs = {"current_response": fence("old"), "editing_instructions": fence("be brief", "instructions")}
+    assert unecho(completion, inputs) == (completion if text is None else text)
+    assert unecho(completion, {"current_response": "not fenced"}) == completion
+
+
+@pytest.mark.parametrize(
+    "text", ["", " \n", "...", "{improved_response}", "[Your improved response here]", "<answer>", "---"]
+)
+def test_nothing_and_placeholders_are_no_candidates(text):
+    assert refuse(text) is not None
+
+
+@pytest.mark.parametrize("text", ["42", "Yes", "the answer", "answer", "A new answer.", "[1, 2]", "{x}", "<b>hi</b>"])
+def test_short_real_answers_are_candidates(text):
+    assert refuse(text) is None
+
+
+def test_an_unfinished_response_is_no_candidate():
+    assert refuse("half", "length").reason == "length"
+    assert refuse("whole", "stop") is None
+
+
+@given(st.text())
+def test_a_fence_cannot_be_closed_from_inside(text):
+    first, *_, last = fence(text).split("\n")
+    assert last == first.replace("<", "</")
+    assert last not in text and fence(text)[len(first) + 1 : -len(last) - 1] == text
+
+
+@given(st.text(), st.integers(64, 200))
+def test_shortening_keeps_both_ends_and_the_limit(text, limit):
+    short = shorten(text, limit)
+    assert short == text or (len(short) <= limit and "left out" in short and short[0] == text[0])
+
+
+@pytest.mark.parametrize("signature", [TextualLoss, SelfCritique, TextualGradient, Update])
+def test_every_prompt_shows_its_instructions_and_all_inputs(signature):
+    inputs = {name: f"<{name} text>" for name in signature.input_fields}
+    system, user = render(signature, inputs)
+    assert system == {"role": "system", "content": signature.instructions}
+    assert user["role"] == "user" and all(text in user["content"] for text in inputs.values())
+
+
+def test_demos_are_shown_as_turns():
+    demo = {"query": "q", "current_response": "r", "editing_instructions": "i", "improved_response": "better"}
+    messages = render(Update, demo, [demo])
+    assert [m["role"] for m in messages] == ["system", "user", "assistant", "user"]
+    assert messages[2]["content"] == "better"
+
+
+def test_a_missing_input_or_several_outputs_are_named():
+    with pytest.raises(InvalidInputError, match="current_response"):
+        render(Update, {"query": "q"})
+    with pytest.raises(InvalidInputError, match="2 output fields"):
+        render(dspy.Signature("a -> b, c"), {"a": 1})
+
+
+def test_the_engine_s_fields_are_named_unlike_any_task_field():
+    outputs = {name for s in (TextualLoss, TextualGradient, Update) for name in s.output_fields}
+    assert not outputs & {"answer", "response", "output", "text", "summary", "critique", "feedback"}
+
+
+def test_a_prompt_is_shown_with_its_speakers_named():
+    assert show_query("hi") == "hi"
+    assert show_query([{"role": "user", "content": "hi"}]) == "hi"
+    parts = [{"role": "user", "content": [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {}}]}]
+    assert show_query(parts) == "look\n[image_url]"
+
+
+def test_fields_are_rendered_alone_or_by_name():
+    assert render_fields({"answer": 4}) == "4"
+    assert render_fields({"answer": 4, "why": "sum"}) == "answer: 4\n\nwhy: sum"

@@ -1,0 +1,191 @@
+"""RunnableTPO's manners: what langchain-core expects of a Runnable that is made of others."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import ConfigurableField, Runnable, RunnableConfig, RunnableSerializable
+from langchain_core.runnables.base import coerce_to_runnable
+from langchain_core.runnables.graph import Graph, Node
+from langchain_core.runnables.utils import AnyConfigurableField, ConfigurableFieldSpec, get_unique_config_specs
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, RootModel
+
+from tpo_core import InvalidInputError
+from tpo_core.prompts.rendering import render
+from tpo_core.prompts.signatures import TextualGradient, TextualLoss, Update
+from tpo_core.rewards import as_reward
+from tpo_langchain.roles import TunedPrompt
+from tpo_langchain.settings import setting_specs
+
+__all__ = ["Composite", "checked_parts"]
+
+
+class Composite(RunnableSerializable[Any, Any]):
+    """The parts of a refined Runnable as fields; see ``RunnableTPO`` for what each is for."""
+
+    runnable: Runnable[Any, Any]
+    """What is refined."""
+    reward: Any
+    """What its output is aligned to, as a ``RewardModel``."""
+    llm: Runnable[Any, Any] | None = None
+    critic: Runnable[Any, Any] | None = None
+    editor: Runnable[Any, Any] | None = None
+    gold: Any = None
+    query: Any = None
+    parser: Any = None
+    render: Any = None
+    prompts: dict[str, TunedPrompt] = Field(default_factory=dict)
+    return_trajectory: bool = False
+    """Return the Trajectory instead of the best candidate's value."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    _given_reward: Any = PrivateAttr(default=None)
+    _hidden: frozenset[str] = PrivateAttr(default=frozenset())
+
+    # -- schemas and settings -----------------------------------------------------------------------------------------
+
+    @property
+    def InputType(self) -> Any:
+        """Return the wrapped Runnable's."""
+        return self.runnable.InputType
+
+    @property
+    def OutputType(self) -> Any:
+        """Return the wrapped Runnable's; anything where the trajectory is returned."""
+        return Any if self.return_trajectory else self.runnable.OutputType
+
+    def get_input_schema(self, config: RunnableConfig | None = None) -> Any:
+        """Return the wrapped Runnable's."""
+        return self.runnable.get_input_schema(config)
+
+    def get_output_schema(self, config: RunnableConfig | None = None) -> Any:
+        """Return the wrapped Runnable's; anything where the trajectory is returned."""
+        return RootModel[Any] if self.return_trajectory else self.runnable.get_output_schema(config)
+
+    @property
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        """Return the parts' own, and the loop's settings as ``tpo_width`` and the like."""
+        parts = (self.runnable, self.llm, self.critic, self.editor)
+        own = [spec for part in parts if part is not None for spec in part.config_specs]
+        return get_unique_config_specs([*own, *setting_specs(self._hidden)])
+
+    def configurable_fields(self, **kwargs: AnyConfigurableField) -> RunnableSerializable[Any, Any]:
+        """Make fields configurable under ids of your own; see ``RunnableSerializable.configurable_fields``."""
+        copy = self.model_copy()
+        copy._hidden = self._hidden | {f.id for f in kwargs.values() if isinstance(f, ConfigurableField)}
+        return RunnableSerializable.configurable_fields(copy, **kwargs)
+
+    # -- drawing ------------------------------------------------------------------------------------------------------
+
+    def get_graph(self, config: RunnableConfig | None = None) -> Graph:
+        """Draw the loop around the wrapped Runnable's own graph; its prompts are the loop's."""
+        graph = self.runnable.get_graph(config)
+        last, output = graph.last_node(), None
+        if last is not None and (edges := [e for e in graph.edges if e.target == last.id]):
+            output = graph.add_node(last.data)
+            graph.edges = [e for e in graph.edges if e not in edges]
+            sources = [graph.nodes[e.source] for e in edges]
+            graph.remove_node(last)
+        else:
+            sources = [last] if last is not None else []
+        score = _node(graph, "score")
+        for source in sources:
+            graph.add_edge(source, score)
+        if self.loop_config().rounds:  # type: ignore[attr-defined]
+            self._draw_rounds(graph, score)
+        if output is not None:
+            graph.add_edge(score, output)
+        return graph
+
+    def _draw_rounds(self, graph: Graph, score: Node) -> None:
+        signatures = {"loss": TextualLoss, "gradient": TextualGradient, "update": Update}
+        loss, gradient, update = (
+            graph.add_node(_template(signature, self.prompts.get(name)), f"tpo:{name}")
+            for name, signature in signatures.items()
+        )
+        for a, b in ((score, loss), (loss, gradient), (gradient, update)):
+            graph.add_edge(a, b)
+        graph.add_edge(update, score, conditional=True)
+
+    # -- leaving the process ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """Say yes: what cannot be written among the parts is written as such, and refused when read."""
+        return True
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """Return where ``load`` finds it."""
+        return ["tpo_langchain"]
+
+    def to_json(self) -> Any:
+        """Write the parts; a reward that was given by name or URL is written as that."""
+        written: Any = super().to_json()
+        if isinstance(self._given_reward, (str, Runnable)):
+            written["kwargs"]["reward"] = self._given_reward
+        return written
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Return what is pickled.
+
+        Raises:
+            TypeError: A part cannot be pickled; the message names it.
+        """
+        for name in (*type(self).model_fields,):
+            try:
+                pickle.dumps(getattr(self, name))
+            except Exception as error:
+                raise TypeError(
+                    f"{type(self).__name__} cannot be pickled, because its {name} cannot: {error}; build it anew in "
+                    "the other process, or use functions and classes that are defined at the top of a module"
+                ) from error
+        return super().__getstate__()
+
+
+def checked_parts(names: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the constructor's arguments, and make Runnables and reward models of what was given as such.
+
+    Raises:
+        InvalidInputError: One is missing, unknown or of the wrong kind.
+    """
+    if unknown := sorted(set(given) - set(names)):
+        raise InvalidInputError(f"RunnableTPO takes no argument {', '.join(unknown)}")
+    if given.get("runnable") is None or given.get("reward") is None:
+        missing = "runnable" if given.get("runnable") is None else "reward"
+        raise InvalidInputError(f"{missing} is missing: RunnableTPO(chain, reward=...)")
+    parts = dict(given)
+    try:
+        parts["runnable"] = coerce_to_runnable(given["runnable"])
+    except TypeError as error:
+        raise InvalidInputError(f"runnable must be a Runnable or a function, not {given['runnable']!r:.80}") from error
+    for name in ("llm", "critic", "editor"):
+        if given.get(name) is not None and not isinstance(given[name], Runnable):
+            raise InvalidInputError(f"{name} must be a chat model, not {given[name]!r:.80}")
+    for name in ("query", "parser", "render"):
+        thing = given.get(name)
+        if not (
+            thing is None or callable(thing) or isinstance(thing, (Runnable, str) if name == "query" else Runnable)
+        ):
+            raise InvalidInputError(f"{name} must be a function or a Runnable, not {thing!r:.80}")
+    parts["reward"] = as_reward(given["reward"])
+    parts["gold"] = None if given.get("gold") is None else as_reward(given["gold"])
+    return parts
+
+
+def _node(graph: Graph, name: str) -> Node:
+    class Scoring(BaseModel):
+        """The reward model."""
+
+    return graph.add_node(Scoring, f"tpo:{name}")
+
+
+def _template(signature: Any, tuned: TunedPrompt | None) -> ChatPromptTemplate:
+    """Return one of the loop's prompts as LangChain shows prompts."""
+    signature = signature if tuned is None else signature.with_instructions(tuned.instructions)
+    fields = {name: "{" + name + "}" for name in signature.input_fields}
+    return ChatPromptTemplate.from_messages([(m["role"], m["content"]) for m in render(signature, fields)])
