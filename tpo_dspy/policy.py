@@ -12,6 +12,7 @@ import dspy
 
 from tpo_core.errors import InvalidInputError
 from tpo_core.loop.effects import Generate, Task
+from tpo_core.masking import Secrets
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Candidate, Completion, Failure, Usage
 from tpo_dspy.adapters import Sampling, lenient, salted
@@ -40,6 +41,11 @@ class Parts:
     forgiving: bool = True
     """Whether the program's answers are read as leniently as the engine's; see ``Sampling.forgiving``."""
 
+    def lms(self) -> list[Any]:
+        """Return the language models that may be asked."""
+        predictors = [*self.program.predictors(), self.loss, self.gradient, self.update]
+        return [lm for lm in (dspy.settings.lm, self.lm, *(getattr(p, "lm", None) for p in predictors)) if lm]
+
 
 class ProgramPolicy:
     """Answers one run's requests; see ``tpo_core.models.policy.Policy``.
@@ -54,6 +60,7 @@ class ProgramPolicy:
         """Take what one call was given."""
         self.takes_n: MutableMapping[Task, bool] = dict.fromkeys(("sample", "loss", "gradient", "update"), False)
         self._parts, self._inputs, self._rounds = parts, dict(inputs), rounds
+        self._secrets = [Secrets(**getattr(lm, "kwargs", {})) for lm in parts.lms()]  # hidden as long as this runs
         self._agent = None if parts.final is None else Agent(parts.program, parts.final)
         self._traces: dict[int, Trace] = {}  # by the id of the object that came of it; the candidates keep those alive
         self._critiques: dict[tuple[str, int], Trace] = {}

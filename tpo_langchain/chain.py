@@ -23,7 +23,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.configurable import DynamicRunnable
 from pydantic import BaseModel
 
-__all__ = ["Anatomy", "Core", "dissect", "model_in", "rebuilt"]
+__all__ = ["Anatomy", "Core", "dissect", "model_in", "models_of", "rebuilt"]
 
 _STRUCTURED = frozenset({"ls_structured_output_format", "structured_output_format", "response_format", "format"})
 _NOT_FOR_TEXT = _STRUCTURED | {"tools", "functions", "tool_choice", "function_call", "stop"}
@@ -116,6 +116,18 @@ def model_in(step: Any) -> BaseLanguageModel[Any] | None:
     if isinstance(step, RunnableParallel):  # with_structured_output(include_raw=True)
         return model_in(step.steps__["raw"]) if set(step.steps__) == {"raw"} else None
     return model_in(inner) if (inner := _inner(step)) is not None else None
+
+
+def models_of(thing: Any) -> list[BaseLanguageModel[Any]]:
+    """Return the language models in a chain, but for those inside plain functions."""
+    found: list[BaseLanguageModel[Any]] = []
+
+    def note(model: BaseLanguageModel[Any]) -> BaseLanguageModel[Any]:
+        found.append(model)
+        return model
+
+    rebuilt(thing, note)
+    return found
 
 
 def rebuilt(thing: Any, change: Callable[[BaseLanguageModel[Any]], BaseLanguageModel[Any]]) -> Any:

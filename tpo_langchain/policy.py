@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from tpo_core import Failure, InvalidInputError, Usage
 from tpo_core.loop.effects import Generate, Task
+from tpo_core.masking import masked
 from tpo_core.values import Completion
 from tpo_langchain.convert import rendered
 from tpo_langchain.memory import Memory
@@ -60,6 +61,7 @@ class ChainPolicy:
     ) -> None:
         """Note what a call needs."""
         self._parts, self._memory, self._rounds = parts, memory, rounds
+        self._secrets = parts.secrets  # hidden as long as this runs
         self._config, self._run_manager, self._kwargs = config, run_manager, kwargs
         graph = sys.modules.get("langgraph.errors")
         # LangGraph's interrupts and commands must reach it
@@ -194,7 +196,8 @@ def _missing(value: Any) -> Failure | None:
     return None
 
 
-def _failed(error: Exception) -> Failure:
+def _failed(raised: Exception) -> Failure:
+    error = masked(raised)  # it was returned, not raised: nobody else has seen it
     return _unparsable(error) or Failure("error", f"{type(error).__name__}: {error}", error)
 
 

@@ -13,9 +13,10 @@ from pydantic import BaseModel
 
 from tpo_core import Candidate, InvalidInputError
 from tpo_core.loop.effects import Generate, Task
+from tpo_core.masking import Secrets
 from tpo_core.prompts.reading import read
 from tpo_core.prompts.rendering import render
-from tpo_langchain.chain import Anatomy, Core, dissect
+from tpo_langchain.chain import Anatomy, Core, dissect, models_of
 from tpo_langchain.convert import can_remake, remade, replace_text, text_of
 
 __all__ = ["Parts", "TunedPrompt"]
@@ -58,6 +59,11 @@ class Parts:
     def anatomy(self) -> Anatomy:
         """Return the chain's steps around its model."""
         return dissect(self.chain)
+
+    @cached_property
+    def secrets(self) -> list[Secrets]:
+        """Return what must not stand in errors: the models' keys, headers and addresses."""
+        return [Secrets(**vars(model)) for model in models_of([self.chain, self.critic, self.editor])]
 
     @cached_property
     def choices(self) -> tuple[str, ...]:

@@ -16,12 +16,13 @@ from litellm.llms.custom_llm import CustomLLM
 from tpo_core.config import TPOConfig
 from tpo_core.drivers.run import arun, run
 from tpo_core.errors import InvalidInputError
+from tpo_core.masking import Secrets
 from tpo_core.models.litellm_chat import LiteLLMChat
 from tpo_core.models.policy import ChatModel, ChatPolicy
 from tpo_core.rewards import as_reward
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Completion, Message, Usage
-from tpo_litellm.wire import choice, chunks, in_words, mapped, rank
+from tpo_litellm.wire import choice, chunks, in_words, mapped_errors, rank
 
 __all__ = ["TPOHandler", "register"]
 
@@ -71,25 +72,21 @@ class TPOHandler(CustomLLM):  # type: ignore[misc]  # litellm's classes are not 
 
     def completion(self, *args: Any, **kwargs: Any) -> Any:
         """Answer a request; see ``CustomLLM``."""
-        try:
+        with mapped_errors():
             job = _Job(self, kwargs)
             first = litellm.completion(**job.first) if job.tools else None
             if first is not None and not in_words(first):
                 return first
             return job.response(run(**job.loop(first)))
-        except Exception as error:
-            raise mapped(error) from error
 
     async def acompletion(self, *args: Any, **kwargs: Any) -> Any:
         """Answer a request without blocking."""
-        try:
+        with mapped_errors():
             job = _Job(self, kwargs)
             first = await litellm.acompletion(**job.first) if job.tools else None
             if first is not None and not in_words(first):
                 return first
             return job.response(await arun(**job.loop(first)))
-        except Exception as error:
-            raise mapped(error) from error
 
     def streaming(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Answer in chunks; nothing is sent before the answer is final."""
@@ -144,6 +141,7 @@ class _Job:
         self.n = _count(asked.pop("n", None))
         self.config = _loop_config(handler._config, asked, self.n, handler._adjustable)
         self._where = {k: v for k in ("api_base", "api_key", "timeout", "headers") if (v := given.get(k))}
+        self._secrets = Secrets(**self._where)
         if headers := self._where.pop("headers", None):
             self._where["extra_headers"] = headers
         self._asked = {k: v for k, v in asked.items() if not k.startswith(PREFIX) and k not in _SAMPLING}
@@ -232,11 +230,9 @@ def _count(n: Any) -> int:
 
 
 def _check_one(given: Mapping[str, Any]) -> None:
-    try:
+    with mapped_errors():
         if _count((given.get("optional_params") or {}).get("n")) > 1:
             raise InvalidInputError("n must be 1 with stream=True: litellm streams one choice of a custom provider")
-    except InvalidInputError as error:
-        raise mapped(error) from error
 
 
 def _chat(model: Any, own: ChatModel) -> ChatModel:

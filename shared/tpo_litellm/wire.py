@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -11,11 +12,12 @@ import litellm
 from litellm.llms.custom_llm import CustomLLMError
 
 from tpo_core.errors import InvalidInputError, TPOError, UnsupportedError
+from tpo_core.masking import hidden_errors
 from tpo_core.models.refusals import status_of
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Candidate
 
-__all__ = ["choice", "chunks", "in_words", "mapped", "rank"]
+__all__ = ["choice", "chunks", "in_words", "mapped_errors", "rank"]
 
 
 def rank(candidate: Candidate) -> tuple[float, int]:
@@ -57,6 +59,18 @@ def chunks(response: Any) -> Iterator[Any]:
 def _chunk(text: str, *, tool_use: Any = None, finish_reason: str = "", usage: Any = None) -> dict[str, Any]:
     told = {"text": text, "tool_use": tool_use, "finish_reason": finish_reason, "usage": usage, "index": 0}
     return {**told, "is_finished": bool(finish_reason)}
+
+
+@contextmanager
+def mapped_errors() -> Iterator[None]:
+    """Raise what is raised inside as ``mapped`` does, with nothing secret in it."""
+    with hidden_errors():
+        try:
+            yield
+        except Exception as error:
+            if (told := mapped(error)) is error:
+                raise
+            raise told from error
 
 
 def mapped(error: Exception) -> Exception:

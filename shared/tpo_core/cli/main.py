@@ -10,10 +10,11 @@ import sys
 import threading
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, NoReturn
 
 from tpo_core.cli.text import clean
 from tpo_core.errors import InvalidInputError, TPOError
+from tpo_core.masking import hidden_errors, hide
 
 __all__ = ["main"]
 
@@ -42,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     try:
-        return int(args.run(args))
+        with hidden_errors():
+            return int(args.run(args))
     except InvalidInputError as error:
         return _complain(error, 2)
     except TPOError as error:
@@ -58,13 +60,19 @@ def _run(args: argparse.Namespace) -> int:
 
 def _complain(error: object, code: int) -> int:
     """Say in one line what went wrong and what to do."""
-    line = " ".join(clean(str(error)).split())
+    line = " ".join(clean(hide(str(error))).split())
     sys.stderr.write(f"tpo: {line if len(line) <= 600 else line[:597] + '...'}\n")
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Complain without what is secret in the arguments."""
+        super().error(clean(hide(message)))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="tpo",
         description="Test-Time Preference Optimization: align one answer to a reward while it is being produced.",
     )

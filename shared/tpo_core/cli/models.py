@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tpo_core.errors import InvalidInputError, ModelError
+from tpo_core.masking import hidden_errors, public
 from tpo_core.models.policy import ChatModel
 
 __all__ = ["QUESTION", "find_model", "find_reward", "is_embedded"]
@@ -84,7 +85,7 @@ def _on_server(model: str | None, base: str) -> ChatModel:
     key = os.environ.get("TPO_API_KEY") or os.environ.get("OPENAI_API_KEY")
     served = _models(base, key)
     if model is None and not served:
-        raise ModelError(f"the server at {base} does not say which models it has; name one with --model")
+        raise ModelError(f"the server at {public(base)} does not say which models it has; name one with --model")
     name = model or served[0]
     return _litellm(name if name.startswith("openai/") else f"openai/{name}", api_base=base, api_key=key)
 
@@ -102,12 +103,15 @@ def _models(base: str, key: str | None) -> list[str]:
     """Return the names of a server's models, none where it does not tell; find out early whether it is there."""
     import httpx
 
-    try:
-        answer = httpx.get(f"{base}/models", headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=10)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ModelError(
-            f"no server answers at {base} ({error}); start it, or correct --api-base (it usually ends in /v1)"
-        ) from error
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with hidden_errors(api_base=base, api_key=key):
+        try:
+            answer = httpx.get(f"{base}/models", headers=headers, timeout=10)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ModelError(
+                f"no server answers at {public(base)} ({error}); start it, or correct --api-base (it usually ends in "
+                "/v1)"
+            ) from error
     try:
         return [str(entry["id"]) for entry in answer.json()["data"]]
     except (ValueError, KeyError, TypeError):

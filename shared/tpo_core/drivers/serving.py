@@ -17,6 +17,7 @@ from tpo_core.drivers.calls import Calls, Late
 from tpo_core.errors import InvalidInputError, UnsupportedError
 from tpo_core.loop.algorithm import Loop
 from tpo_core.loop.effects import Effect, Gather, Generate, Progress, Score
+from tpo_core.masking import hidden_errors
 from tpo_core.models.policy import Policy
 from tpo_core.rewards.base import RewardModel
 from tpo_core.trajectory import Trajectory
@@ -53,11 +54,13 @@ class Call:
 
     def run(self) -> Sequence[Completion]:
         """Ask."""
-        return self.policy.generate(self.request, self.seeds)
+        with hidden_errors():
+            return self.policy.generate(self.request, self.seeds)
 
     async def arun(self) -> Sequence[Completion]:
         """Ask without blocking."""
-        return await self.policy.agenerate(self.request, self.seeds)
+        with hidden_errors():
+            return await self.policy.agenerate(self.request, self.seeds)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from tpo_core.errors import (
 )
 from tpo_core.loop.effects import Effect, Gather, Generate, Progress, Score, Task
 from tpo_core.loop.ledger import Ledger
+from tpo_core.masking import masked
 from tpo_core.prompts.reading import refuse
 from tpo_core.values import Candidate, Completion, Failure, Pair, Reward, Usage
 
@@ -87,7 +88,8 @@ def ask(books: Ledger, *requests: Generate) -> Generator[Effect, Any, list[Seque
             answers = yield Gather(requests)
     except TPOError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever was raised here cost these samples and nothing else
+    except Exception as raised:  # noqa: BLE001 - whatever was raised here cost these samples and nothing else
+        error = masked(raised)
         lost = Completion(failure=Failure("error", f"{type(error).__name__}: {error}", error))
         answers = [[lost] * request.n for request in requests]
     for request, completions in zip(requests, answers, strict=True):
@@ -122,6 +124,7 @@ def score(books: Ledger, new: Sequence[Candidate]) -> Generator[Effect, Any, Non
 
 def _lost(books: Ledger, pairs: Sequence[Pair], error: Exception) -> None:
     """Enter what could not be scored because the reward model raised; without a best so far that is an error."""
+    error = masked(error)
     what = f"{type(error).__name__}: {error}"
     books.enter_rewards(pairs, [Reward(nan, failure=what)] * len(pairs), error)
     books.reward_failed = True

@@ -7,6 +7,7 @@ from typing import Any
 
 from tpo_core.cache_keys import made_of
 from tpo_core.errors import InvalidInputError
+from tpo_core.masking import Secrets
 from tpo_core.models import resolving
 from tpo_core.models.openai_format import read_logprobs
 from tpo_core.models.policy import ChatModel
@@ -46,6 +47,7 @@ class DSPyChat:
     def __init__(self, lm: Any) -> None:
         self.lm = lm
         self.name = str(lm.model)
+        self._secrets = Secrets(**getattr(lm, "kwargs", {}))
 
     @property
     def cache_key(self) -> str | None:
@@ -93,6 +95,7 @@ class LangChainChat:
         self.model = model
         name = getattr(model, "model_name", None) or getattr(model, "model", None)
         self.name = name if isinstance(name, str) else type(model).__name__
+        self._secrets = Secrets(**getattr(model, "__dict__", {}))
 
     @property
     def cache_key(self) -> str | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from tpo_core.cache_keys import made_of, unsigned
 from tpo_core.errors import InvalidInputError, ModelError
+from tpo_core.masking import Secrets, hidden_errors, public
 from tpo_core.models.openai_format import _completions
 from tpo_core.values import Completion, Message
 
@@ -42,6 +46,9 @@ class LiteLLMChat:
         if api_base is not None and api_key is None and model.startswith("openai/"):
             api_key = "none"  # a server of one's own seldom asks for a key, and the client refuses to go without
         self._settings = {"api_base": api_base, "api_key": api_key, **settings}
+        self._secrets = Secrets(**self._settings)
+        if api_base is not None and model.startswith("openai/"):
+            self._settings |= _signed(api_base, settings.get("extra_headers"))
 
     def __repr__(self) -> str:
         """Name the model, and no key."""
@@ -56,19 +63,15 @@ class LiteLLMChat:
         """Ask; see ``ChatModel.chat``."""
         import litellm
 
-        try:
+        with self._explaining():
             return _completions(litellm.completion(**self._request(messages, **settings)))
-        except Exception as error:
-            raise self._explained(error) from error
 
     async def achat(self, messages: Sequence[Message], **settings: Any) -> list[Completion]:
         """Ask without blocking."""
         import litellm
 
-        try:
+        with self._explaining():
             return _completions(await litellm.acompletion(**self._request(messages, **settings)))
-        except Exception as error:
-            raise self._explained(error) from error
 
     def _request(
         self, messages: Sequence[Message], *, n: int = 1, logprobs: int = 0, **sampling: Any
@@ -80,15 +83,38 @@ class LiteLLMChat:
         # caching off: equal requests are different samples here
         return {"model": self.name, "messages": [dict(m) for m in messages], "caching": False, **given}
 
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Say what to do about an error that is known, and show nothing secret in any."""
+        with hidden_errors():
+            try:
+                yield
+            except Exception as error:
+                if (explained := self._explained(error)) is error:
+                    raise
+                raise explained from error
+
     def _explained(self, error: Exception) -> Exception:
         if type(error).__name__ in _UNUSABLE or "Connection error" in str(error):
-            where = self._settings["api_base"] or "its provider"
+            base = self._settings["api_base"]
+            where = public(base) if base else "its provider"
             return ModelError(f"{self.name} cannot be used at {where}: {_first_line(error)}")
         if "LLM Provider NOT provided" in str(error):
             return InvalidInputError(
                 f"model {self.name!r} names no provider; write provider/model, such as openai/{self.name}"
             )
         return error
+
+
+def _signed(api_base: str, headers: Mapping[str, str] | None) -> dict[str, Any]:
+    """Return the settings for a URL with user and password: as a header, since litellm's async client refuses both."""
+    user, at, _ = urlsplit(api_base).netloc.rpartition("@")
+    if not at:
+        return {}
+    name, _, password = (unquote(part) for part in user.partition(":"))
+    sign = base64.b64encode(f"{name}:{password}".encode()).decode()
+    bare = api_base.replace(f"{user}@", "", 1)
+    return {"api_base": bare, "extra_headers": {"Authorization": f"Basic {sign}", **(headers or {})}}
 
 
 def _first_line(error: Exception) -> str:

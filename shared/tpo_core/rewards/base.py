@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tpo_core.errors import InvalidInputError, RewardContractError, RewardError, TPOError
+from tpo_core.masking import hidden_errors
 from tpo_core.rewards.concurrency import is_control_flow
 from tpo_core.rewards.hosts.metric import Metric
 from tpo_core.values import Pair, Prompt, Reward
@@ -133,13 +134,14 @@ class RewardModel(Metric, ABC):
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
-        """Say whose error it is, of those that do not say so and are no host's control flow."""
-        try:
-            yield
-        except Exception as error:
-            if isinstance(error, TPOError) or is_control_flow(error):
-                raise
-            raise RewardError(f"reward model {self.name!r} raised {type(error).__name__}: {error}") from error
+        """Say whose error it is, of those that do not say so and are no host's control flow; mask all of them."""
+        with hidden_errors():
+            try:
+                yield
+            except Exception as error:
+                if isinstance(error, TPOError) or is_control_flow(error):
+                    raise
+                raise RewardError(f"reward model {self.name!r} raised {type(error).__name__}: {error}") from error
 
     def _checked(self, rewards: Sequence[float], distinct: Sequence[Pair], places: Sequence[int]) -> list[Reward]:
         if not isinstance(rewards, Iterable) or isinstance(rewards, (str, bytes, Mapping, Set)):

@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
+from tpo_core.masking import masked
 from tpo_core.values import Reward
 
 __all__ = ["Mutex", "Portal", "aeach", "each", "is_control_flow", "portal", "raise_if_broken", "settle"]
@@ -39,7 +40,7 @@ def each(call: Callable[[S], T], items: Sequence[S], workers: int) -> list[T | E
         try:
             return call(item)
         except Exception as error:  # noqa: BLE001  whatever a user's function raises costs one item
-            return error
+            return masked(error)
 
     if len(items) <= 1 or workers == 1:
         with _unstreamed():
@@ -63,7 +64,7 @@ async def aeach(call: Callable[[S], Awaitable[T]], items: Sequence[S], workers: 
             try:
                 return await call(item)
             except Exception as error:  # noqa: BLE001  as in each
-                return error
+                return masked(error)
 
     with _unstreamed():
         return list(await asyncio.gather(*[one(item) for item in items]))

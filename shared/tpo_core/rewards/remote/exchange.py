@@ -10,17 +10,19 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from tpo_core.errors import RewardError
+from tpo_core.masking import Secrets, hide, public
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["AnswerError", "Line", "TransientError", "public"]
+__all__ = ["AnswerError", "Line", "TransientError"]
 
 _AGAIN = {408, 429, 500, 502, 503, 504}  # answers that another try may change
 _MOST = 64 * 2**20  # bytes of one answer; a score takes a few hundred
+_LOOKED_AT = 2**16  # bytes of an error's body
 _CONNECT = 10.0  # seconds; a host that is up accepts at once, however long it then computes
 
 
@@ -58,7 +60,7 @@ class Line:
         self.url = public(url)
         self._parts = urlsplit(url)
         self._timeout = timeout
-        self._secrets = [v for v in (*headers.values(), *headers.get("Authorization", "").split()[1:]) if len(v) > 7]
+        self._secrets = Secrets(url=url, headers=headers)
         limits = httpx.Limits(max_connections=None)  # whoever asks sees to that
         # A proxy of the environment is for other hosts; a transport of one's own leaves it aside.
         near = httpx.AsyncHTTPTransport(limits=limits) if _is_loopback(self._parts.hostname or "") else None
@@ -118,12 +120,12 @@ class Line:
     def _read(self, asked: str, status: int, headers: httpx.Headers, data: bytes) -> Any:
         if 300 <= status < 400:
             raise AnswerError(
-                f"reward server {self.url} redirects {asked} to {self._hidden(headers.get('Location', 'nowhere'))!r}; "
+                f"reward server {self.url} redirects {asked} to {hide(headers.get('Location', 'nowhere'))!r}; "
                 "redirects are not followed: give the URL where it ends",
                 status,
             )
         if status >= 400:
-            said = f"reward server {self.url} answered {asked} with {status}: {self._said(data)}"
+            said = f"reward server {self.url} answered {asked} with {status}: {_said(data)}"
             if status in _AGAIN:
                 raise TransientError(said, status, _seconds(headers.get("Retry-After")))
             raise AnswerError(said + ("; give the key it wants as headers=" if status in (401, 403) else ""), status)
@@ -131,22 +133,13 @@ class Line:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
             raise AnswerError(
-                f"reward server {self.url} answered {asked} with no JSON: {self._said(data)}", status
+                f"reward server {self.url} answered {asked} with no JSON: {_said(data)}", status
             ) from error
 
-    def _said(self, data: bytes) -> str:
-        return self._hidden(" ".join(data[:1000].decode("utf-8", "replace").split())[:300])
 
-    def _hidden(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
-
-
-def public(url: str) -> str:
-    """Return a URL without the user, password and query that it may hold."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+def _said(data: bytes) -> str:
+    """Return the start of what a server said: masked before it is cut, since a cut could leave part of a secret."""
+    return " ".join(hide(data[:_LOOKED_AT].decode("utf-8", "replace")).split())[:300]
 
 
 def _is_loopback(host: str) -> bool:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from tpo_core.errors import UnsupportedError
+from tpo_core.masking import public
 from tpo_core.rewards.base import RewardModel
 from tpo_core.rewards.concurrency import Portal, aeach, settle
-from tpo_core.rewards.remote.exchange import AnswerError, TransientError, public
+from tpo_core.rewards.remote.exchange import AnswerError, TransientError
 from tpo_core.rewards.remote.fleet import Fleet
 from tpo_core.rewards.remote.replica import Replica
 from tpo_core.rewards.remote.selftest import PROBES, SelfTest, check_alike, check_scores

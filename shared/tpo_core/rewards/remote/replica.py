@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tpo_core.errors import RewardContractError, RewardError, UnsupportedError
+from tpo_core.masking import hide
 from tpo_core.rewards.remote.exchange import AnswerError, Line
 from tpo_core.rewards.remote.selftest import SelfTest
 from tpo_core.rewards.remote.servers import SERVERS, Form, Item, Server
@@ -140,9 +141,9 @@ class Replica:
         try:
             numbers = server.read(answer, self.info)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError) as error:
-            said = json.dumps(answer, ensure_ascii=False)
+            said, what = hide(json.dumps(answer, ensure_ascii=False)), hide(repr(error))
             raise RewardError(
-                f"reward server {self.line.url} did not answer as {server.name} does ({error!r:.200}): {said:.200}"
+                f"reward server {self.line.url} did not answer as {server.name} does ({what:.200}): {said:.200}"
             ) from error
         if len(numbers) != len(items):
             raise RewardContractError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from tpo_core.cache_keys import function_key, made_of, unsigned
 from tpo_core.errors import InvalidInputError
+from tpo_core.masking import public
 from tpo_core.rewards.remote.servers import SERVERS, Server, server_named
 
 __all__ = ["cache_key", "check_headers", "check_numbers", "check_urls", "chosen_server"]
@@ -63,7 +64,7 @@ def check_url(url: Any) -> str:
     except (httpx.InvalidURL, ValueError):
         right = False
     if not right:
-        raise InvalidInputError(f"{form}, not {url.rpartition('@')[2]!r:.120}")
+        raise InvalidInputError(f"{form}, not {public(url)!r:.120}")
     return url
 
 

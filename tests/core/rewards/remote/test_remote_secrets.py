@@ -35,6 +35,13 @@ def test_what_a_server_repeats_of_a_key_is_not_passed_on(fakes):
         assert "bad key ***" in str(caught.value) and KEY not in str(caught.value)
 
 
+def test_a_key_at_the_place_where_a_server_s_words_are_cut_leaves_no_part_of_it(fakes):
+    answer = (400, "application/json", ("x" * 290 + KEY).encode())
+    with fakes.serving(fakes.Tei(), lambda *post: answer) as (url, _), pytest.raises(RewardError) as caught:
+        RemoteRewardModel(url, headers={"X-API-Key": KEY}, retries=0).score("why?", ["a"])
+    assert "sk-" not in str(caught.value)
+
+
 @pytest.mark.parametrize("value", [f"{KEY}\nX-Other: 1", f"{KEY}é", 5])
 def test_a_header_that_cannot_be_sent_is_refused_without_showing_it(value):
     with pytest.raises(InvalidInputError, match="headers") as caught:
