@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from langchain_core.runnables.config import patch_config
 from langchain_core.tracers.base import BaseTracer
 
 from tpo_core import Progress, Trajectory, Usage
+from tpo_core.models.token_reports import Written, of_all_choices
 from tpo_core.rewards import RewardModel
 from tpo_core.values import Pair, Reward
 
@@ -52,15 +54,22 @@ class Meter(BaseCallbackHandler):
                 if isinstance(m := getattr(generation, "message", None), AIMessage):
                     m.response_metadata.setdefault("model_name", name)
         with self._lock:
-            self.usage += usage_of(message, response.llm_output)
+            self.usage += of_all_choices(usage_of(message, response.llm_output), [_written(g) for g in made])
             if isinstance(message, AIMessage):
                 self.last = message
             elif first is not None:
                 self.last = AIMessage(first.text, response_metadata=first.generation_info or {})
 
 
+def _written(generation: Any) -> Written:
+    message = getattr(generation, "message", None)
+    calls = [json.dumps(call["args"], default=str) for call in getattr(message, "tool_calls", None) or ()]
+    cut = isinstance(message, AIMessage) and finish_reason(message) == "length"
+    return Written("\n".join([generation.text, *calls]), cut)
+
+
 def usage_of(message: Any, llm_output: Any = None) -> Usage:
-    """Return what one request cost, as its message or its result says."""
+    """Return what one request cost, as its message or its result says; see ``of_all_choices`` where it had several."""
     told = getattr(message, "usage_metadata", None)
     if told:
         cached = (told.get("input_token_details") or {}).get("cache_read") or 0
@@ -157,6 +166,7 @@ def summary(trajectory: Trajectory) -> dict[str, Any]:
         "failures": len(trajectory.failures),
         "calls": trajectory.usage.calls,
         "tokens": trajectory.usage.tokens,
+        "tokens_estimated": trajectory.usage.estimated,
         "stop_reason": trajectory.stop_reason,
         "seconds": round(trajectory.seconds.get("total", math.nan), 3),
     }

@@ -48,6 +48,8 @@ class Usage:
     completion_tokens: int = 0
     cached_tokens: int = 0
     """Prompt tokens the provider read from its cache (part of ``prompt_tokens``)."""
+    estimated: bool = False
+    """Whether some completion tokens are an estimate: the provider reported one choice of several."""
 
     @property
     def tokens(self) -> int:
@@ -62,6 +64,7 @@ class Usage:
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             self.cached_tokens + other.cached_tokens,
+            self.estimated or other.estimated,
         )
 
 

@@ -18,10 +18,11 @@ from tpo_core.drivers.run import arun, run
 from tpo_core.errors import InvalidInputError
 from tpo_core.masking import Secrets
 from tpo_core.models.litellm_chat import LiteLLMChat
+from tpo_core.models.openai_format import read_usage
 from tpo_core.models.policy import ChatModel, ChatPolicy
 from tpo_core.rewards import as_reward
 from tpo_core.trajectory import Trajectory
-from tpo_core.values import Completion, Message, Usage
+from tpo_core.values import Completion, Message
 from tpo_litellm.wire import choice, chunks, in_words, mapped_errors, rank
 
 __all__ = ["TPOHandler", "register"]
@@ -188,10 +189,8 @@ class _AfterFirst:
 
     def __init__(self, model: ChatModel, first: Any) -> None:
         self._model, self.name, self.takes_n = model, model.name, model.takes_n
-        usage = first.usage
-        spent = Usage(0, 1, usage.prompt_tokens or 0, usage.completion_tokens or 0)
         told = first.choices[0]
-        self._first = [Completion(told.message.content or "", None, told.finish_reason, spent)]
+        self._first = [Completion(told.message.content or "", None, told.finish_reason, read_usage(first))]
         self._lock = threading.Lock()
 
     def _given(self) -> list[Completion]:

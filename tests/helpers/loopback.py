@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-from loopback_answers import DefaultAnswers, Refused, chunks, complete
+from loopback_answers import DefaultAnswers, Refused, chunks, complete, count_first
 
 __all__ = ["Answer", "LoopbackServer"]
 
@@ -38,6 +38,7 @@ class LoopbackServer:
         n: ``honour`` sends n choices; ``ignore`` always one, as some providers do; ``reject`` fails n > 1 with 400.
         latency: Seconds each request takes, to stand in for a slow provider.
         failures: Status codes for the first requests, in order: 0 or 200 lets that one through.
+        reports: ``all`` counts the tokens of all choices; ``first`` those of the first one, as llama.cpp's server does.
 
     Example:
         with LoopbackServer(answer=lambda request, number: f"text {number}") as server:
@@ -52,10 +53,12 @@ class LoopbackServer:
         n: Literal["honour", "ignore", "reject"] = "honour",
         latency: float = 0.0,
         failures: Iterable[int] = (),
+        reports: Literal["all", "first"] = "all",
     ) -> None:
         """Set what is served; nothing listens yet."""
         self.answer: Answer = answer or DefaultAnswers()
         self.model, self.n, self.latency = model, n, latency
+        self.reports = reports
         self._failures = list(failures)
         self._lock = threading.Lock()
         self._requests: list[dict[str, Any]] = []
@@ -178,6 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
             except Refused as refused:
                 self._send(refused.status, refused.body)
                 return
+            if owner.reports == "first":
+                count_first(response)
             if request.get("stream"):
                 self._stream(request, response)
             else:

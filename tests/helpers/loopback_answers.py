@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["DefaultAnswers", "Refused", "chunks", "complete"]
+__all__ = ["DefaultAnswers", "Refused", "chunks", "complete", "count_first"]
 
 
 class Refused(Exception):
@@ -70,6 +70,12 @@ def complete(
         "choices": choices,
         "usage": {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written},
     }
+
+
+def count_first(response: dict[str, Any]) -> None:
+    """Report the first choice's tokens for all."""
+    usage, written = response["usage"], _tokens(response["choices"][0]["message"])
+    usage |= {"completion_tokens": written, "total_tokens": usage["prompt_tokens"] + written}
 
 
 def chunks(response: Mapping[str, Any], with_usage: bool) -> Iterator[dict[str, Any]]:

@@ -82,6 +82,16 @@ def test_a_reward_that_is_out_in_a_later_round_does_not_cost_the_answer(chat: An
     assert told.invoke({"question": "how?"}).stop_reason == "reward_failed"
 
 
+@pytest.mark.parametrize("reports", ["all", "first"])
+def test_the_tokens_of_a_request_are_those_of_all_its_samples(loopback: Any, reports: Any) -> None:
+    said = ["Oak is a hard and heavy wood that lasts.", "Pine is a soft wood, and grows fast.", "Balsa is very light."]
+    server = loopback(lambda request, number: said[number % 3], reports=reports)
+    chain = RunnableTPO(openai(server), reward=longest, width=3, depth=0, return_trajectory=True)
+    usage = chain.invoke("how?").usage
+    assert usage.requests == 1 and usage.estimated is (reports == "first")
+    assert usage.completion_tokens == pytest.approx(21, rel=0 if reports == "all" else 0.25)  # words, to this server
+
+
 @pytest.mark.parametrize("manner", ["ignore", "reject"])
 def test_a_server_without_n_is_asked_one_by_one_and_remembered(loopback: Any, manner: Any) -> None:
     server = loopback(n=manner)

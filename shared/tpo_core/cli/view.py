@@ -191,7 +191,7 @@ def _cut(text: str, most: int) -> str:
 
 def _cost(trajectory: Trajectory) -> str:
     used, judged = trajectory.usage, trajectory.reward_usage
-    parts = [f"{used.calls} samples", f"{used.tokens:,} tokens"]
+    parts = [f"{used.calls} samples", f"{'about ' if used.estimated else ''}{used.tokens:,} tokens"]
     if judged.tokens:
         parts.append(f"{judged.tokens:,} tokens of the judge")
     parts.append(f"{trajectory.seconds.get('total', 0.0):.0f} s")

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tpo_core.models.token_reports import Written, of_all_choices
 from tpo_core.values import Completion, Failure, Usage
 
 __all__ = [
     "read_logprobs",
+    "read_usage",
 ]
 
 
 def _completions(response: Any) -> list[Completion]:
-    usage = _usage(getattr(response, "usage", None))
+    usage = read_usage(response)
     return [_completion(choice, usage if place == 0 else Usage()) for place, choice in enumerate(response.choices)]
 
 
@@ -40,11 +42,21 @@ def read_logprobs(logprobs: Any) -> tuple[Mapping[str, float], ...]:
     )
 
 
-def _usage(usage: Any) -> Usage:
+def read_usage(response: Any) -> Usage:
+    """Read what a request cost from its response in the OpenAI format, the tokens of all its choices."""
+    usage = getattr(response, "usage", None)
     details = getattr(usage, "prompt_tokens_details", None)
-    return Usage(
+    reported = Usage(
         requests=1,
         prompt_tokens=getattr(usage, "prompt_tokens", 0) or 0,
         completion_tokens=getattr(usage, "completion_tokens", 0) or 0,
         cached_tokens=getattr(details, "cached_tokens", 0) or 0,
     )
+    return of_all_choices(reported, [_written(choice) for choice in response.choices])
+
+
+def _written(choice: Any) -> Written:
+    message = choice.message
+    calls = [call.function.arguments or "" for call in getattr(message, "tool_calls", None) or () if call.function]
+    parts = [getattr(message, "reasoning_content", None) or "", message.content or "", *calls]
+    return Written("\n".join(filter(None, parts)), choice.finish_reason == "length")

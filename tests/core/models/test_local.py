@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tpo_core import InvalidInputError, ModelError, TPOConfig, run
+from tpo_core import InvalidInputError, LiteLLMChat, ModelError, TPOConfig, run
 from tpo_core.models.local import files
 from tpo_core.models.local.chat import LocalChat
 from tpo_core.models.policy import ChatModel
@@ -106,6 +106,18 @@ def test_its_endpoint_serves_other_clients(chat: LocalChat) -> None:
     with opener.open(f"{chat.url}/models") as answer:
         assert answer.status == 200
     assert chat.url.startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize("question", ["Tell me about wood.", "What is the capital of France? Answer with one word."])
+def test_its_endpoint_reports_one_sample_of_several_which_other_clients_notice(chat: LocalChat, question: str) -> None:
+    asked = [{"role": "user", "content": question}]
+    settings = {"n": 3, "max_tokens": 24, "seed": 5, "temperature": 0.9}
+    exact = chat.chat(asked, **settings)
+    served = LiteLLMChat("openai/smol", api_base=chat.url).chat(asked, **settings)
+    assert [c.text for c in served] == [c.text for c in exact]
+    told, real = served[0].usage, exact[0].usage
+    assert told.estimated and not real.estimated and told.prompt_tokens == real.prompt_tokens
+    assert told.completion_tokens == pytest.approx(real.completion_tokens, rel=0.25)
 
 
 def test_the_loop_runs_with_the_model_as_policy_and_judge(chat: LocalChat) -> None:
