@@ -21,6 +21,7 @@ from tpo_core.values import Candidate, Failure, Step, Usage
 if TYPE_CHECKING:
     from tpo_core.drivers.run import arun, arun_many, run, run_many
     from tpo_core.models.litellm_chat import LiteLLMChat
+    from tpo_core.models.openai_chat import OpenAIChat
     from tpo_core.models.policy import ChatPolicy
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "InvalidInputError",
     "LiteLLMChat",
     "ModelError",
+    "OpenAIChat",
     "Progress",
     "RewardError",
     "Step",
@@ -48,6 +50,7 @@ __all__ = [
 _HOMES = {  # loaded when first used: they bring dspy along
     "ChatPolicy": "models.policy",
     "LiteLLMChat": "models.litellm_chat",
+    "OpenAIChat": "models.openai_chat",
     "arun": "drivers.run",
     "arun_many": "drivers.run",
     "run": "drivers.run",

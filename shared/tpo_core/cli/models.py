@@ -45,7 +45,7 @@ def find_model(model: str | None, api_base: str | None) -> ChatModel:
     if base:
         return _on_server(model, base.rstrip("/"))
     if model:
-        return _litellm(model)
+        return _of_provider(model)
     from tpo_core.models.local.chat import LocalChat
     from tpo_core.models.local.demos import SAMPLING
 
@@ -87,16 +87,22 @@ def _on_server(model: str | None, base: str) -> ChatModel:
     if model is None and not served:
         raise ModelError(f"the server at {public(base)} does not say which models it has; name one with --model")
     name = model or served[0]
-    return _litellm(name if name.startswith("openai/") else f"openai/{name}", api_base=base, api_key=key)
+    from tpo_core.models.openai_chat import OpenAIChat
+
+    return OpenAIChat(name, api_base=base, api_key=key)
 
 
-def _litellm(model: str, **where: str | None) -> ChatModel:
+def _of_provider(model: str) -> ChatModel:
+    if model.startswith("openai/"):
+        from tpo_core.models.openai_chat import OpenAIChat
+
+        return OpenAIChat(model)
     import litellm
 
     from tpo_core.models.litellm_chat import LiteLLMChat
 
     litellm.suppress_debug_info = True  # else it prints advice to standard output at every error
-    return LiteLLMChat(model, **where)
+    return LiteLLMChat(model)
 
 
 def _models(base: str, key: str | None) -> list[str]:

@@ -8,13 +8,11 @@ from typing import Any
 from tpo_core.models.token_reports import Written, of_all_choices
 from tpo_core.values import Completion, Failure, Usage
 
-__all__ = [
-    "read_logprobs",
-    "read_usage",
-]
+__all__ = ["completions_of", "read_logprobs", "read_usage"]
 
 
-def _completions(response: Any) -> list[Completion]:
+def completions_of(response: Any) -> list[Completion]:
+    """Read the choices of a response, the request's whole usage on the first."""
     usage = read_usage(response)
     return [_completion(choice, usage if place == 0 else Usage()) for place, choice in enumerate(response.choices)]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from tpo_core.errors import InvalidInputError
 from tpo_core.models.litellm_chat import LiteLLMChat
+from tpo_core.models.openai_chat import PREFIX, OpenAIChat
 from tpo_core.models.policy import ChatModel, ChatPolicy, Policy
 
 __all__ = [
@@ -15,16 +16,18 @@ __all__ = [
 
 
 def as_chat(model: Any, *, name: str = "model") -> ChatModel:
-    """Take a ``ChatModel`` as it is, and a string as a litellm model.
+    """Take a ``ChatModel`` as it is, and a string as a model: ``openai/...`` on OpenAI's client, others on litellm's.
 
     Raises:
         InvalidInputError: It is neither; the message names the argument.
     """
     if isinstance(model, str):
-        return LiteLLMChat(model)
+        return OpenAIChat(model) if model.startswith(PREFIX) else LiteLLMChat(model)
     if isinstance(model, ChatModel):
         return model
-    raise InvalidInputError(f"{name} must be a ChatModel or a litellm model string, not {type(model).__name__}")
+    raise InvalidInputError(
+        f"{name} must be a ChatModel or a model string such as 'openai/gpt-4o-mini', not {type(model).__name__}"
+    )
 
 
 def as_policy(policy: Any) -> Policy:

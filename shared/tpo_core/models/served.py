@@ -1,0 +1,99 @@
+"""What chat models over the network share: how a request is written, its answer read, and its errors explained."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tpo_core.cache_keys import made_of, unsigned
+from tpo_core.errors import InvalidInputError, ModelError
+from tpo_core.masking import Secrets, hidden_errors, public
+from tpo_core.values import Completion, Message
+
+__all__ = ["ServedChat"]
+
+_UNUSABLE = {
+    "AuthenticationError", "NotFoundError", "APIConnectionError", "PermissionDeniedError",
+}  # fmt: skip
+"""The clients' errors that say that the model cannot be used at all; they are named alike."""
+
+
+class ServedChat(ABC):
+    """A chat model that answers in the OpenAI format, whichever client asks it.
+
+    Args:
+        model: Its name, as the user wrote it.
+        api_base: Where it is; None leaves that to the client.
+        api_key: None leaves it to the client's environment variables.
+        **settings: Passed on with each request.
+    """
+
+    _kind: str
+    """What tells its cache keys from those of other clients."""
+
+    def __init__(self, model: str, *, api_base: str | None = None, api_key: str | None = None, **settings: Any) -> None:
+        """Note where the model is; nothing is asked yet."""
+        if not isinstance(model, str) or not model.strip():
+            raise InvalidInputError(f"model must be a model string such as 'openai/gpt-4o-mini', not {model!r}")
+        self.name = model
+        self.takes_n: bool | None = None
+        self._settings = {"api_base": api_base, "api_key": api_key, **settings}
+        self._secrets = Secrets(**self._settings)
+
+    def __repr__(self) -> str:
+        """Name the model, and no key."""
+        return f"{type(self).__name__}({self.name!r})"
+
+    @property
+    def cache_key(self) -> str | None:
+        """Return what tells it from other models: name, address and settings, but for who asks."""
+        return made_of(self._kind, name=self.name, settings=unsigned(self._settings))
+
+    def chat(self, messages: Sequence[Message], **settings: Any) -> list[Completion]:
+        """Ask; see ``ChatModel.chat``."""
+        with self._explaining():
+            return self._create(_request(messages, **settings))
+
+    async def achat(self, messages: Sequence[Message], **settings: Any) -> list[Completion]:
+        """Ask without blocking."""
+        with self._explaining():
+            return await self._acreate(_request(messages, **settings))
+
+    @abstractmethod
+    def _create(self, request: dict[str, Any]) -> list[Completion]:
+        """Send a request of the OpenAI chat format, but for the model, and read the response."""
+
+    @abstractmethod
+    async def _acreate(self, request: dict[str, Any]) -> list[Completion]:
+        """Send a request without blocking."""
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Say what to do about an error that is known, and show nothing secret in any."""
+        with hidden_errors():
+            try:
+                yield
+            except Exception as error:
+                if (explained := self._explained(error)) is error:
+                    raise
+                raise explained from error
+
+    def _explained(self, error: Exception) -> Exception:
+        if type(error).__name__ in _UNUSABLE or "Connection error" in str(error):
+            base = self._settings["api_base"]
+            where = public(base) if base else "its provider"
+            return ModelError(f"{self.name} cannot be used at {where}: {_first_line(error)}")
+        return error
+
+
+def _request(messages: Sequence[Message], *, n: int = 1, logprobs: int = 0, **sampling: Any) -> dict[str, Any]:
+    wanted: dict[str, Any] = {**sampling, "n": n if n > 1 else None}
+    if logprobs:
+        wanted |= {"logprobs": True, "top_logprobs": logprobs}
+    return {"messages": [dict(m) for m in messages], **{k: v for k, v in wanted.items() if v is not None}}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
