@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
+from typing import get_args
 
 import pytest
 
 from tpo_core import Candidate, Failure, InvalidInputError, Step, TPOConfig, Trajectory, Usage
-from tpo_core.values import Reward
+from tpo_core.prompts.reading import refuse
+from tpo_core.values import FailureReason, Reward
 
 TRAJECTORY = Trajectory(
     query=[{"role": "user", "content": "hi"}],
@@ -41,6 +43,21 @@ def test_json_holds_every_field_a_reader_needs():
 def test_what_is_no_trajectory_is_refused(text):
     with pytest.raises(InvalidInputError, match=r"text|data"):
         Trajectory.from_json(text)
+
+
+def test_a_reason_that_a_later_version_wrote_is_kept():
+    data = TRAJECTORY.to_dict()
+    data["candidates"][2]["failure"]["reason"], data["stop_reason"] = "too_warm", "sunset"
+    read = Trajectory.from_dict(data)
+    assert read.candidates[2].failure.reason == "too_warm" and read.stop_reason == "sunset"
+    assert read.diagnosis is None
+
+
+@pytest.mark.parametrize(
+    ("text", "finish_reason"), [("a", "content_filter"), ("a", "length"), ("", None), ("...", None)]
+)
+def test_what_cannot_be_a_candidate_has_a_listed_reason(text, finish_reason):
+    assert refuse(text, finish_reason).reason in get_args(FailureReason)
 
 
 def test_best_initial_best_gain_and_curve():
