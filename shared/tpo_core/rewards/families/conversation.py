@@ -16,6 +16,7 @@ from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.families.entries import Family, Gate, Steps
 from tpo_core.rewards.families.literal import Literals
 from tpo_core.rewards.families.messages import plain_messages, without_thinking
+from tpo_core.rewards.families.pooling import last_read
 from tpo_core.values import Pair
 
 __all__ = ["Conversations", "Encoded"]
@@ -43,7 +44,18 @@ class Encoded:
 
 
 class Conversations:
-    """Turns pairs into tokens, as one model's authors do."""
+    """Turns pairs into tokens, as one model's authors do.
+
+    Args:
+        tokenizer: The model's.
+        family: What its authors show it.
+        name: How errors call the model.
+        max_tokens: The longest conversation it takes.
+        on_long: What becomes of a longer one; see ``HFRewardModel``.
+        end: A token that must end the tokens.
+        padding: The token that the model's class passes over where it looks for the last one; see ``last_read``.
+        keep_thinking: Whether reasoning before an answer is scored with it.
+    """
 
     def __init__(
         self,
@@ -54,6 +66,7 @@ class Conversations:
         max_tokens: int,
         on_long: Literal["error", "middle"],
         end: int | None = None,
+        padding: int | None = None,
         keep_thinking: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
@@ -62,6 +75,7 @@ class Conversations:
         self._max_tokens = max_tokens
         self._on_long = on_long
         self._end = end
+        self._padding = padding
         self._keep_thinking = keep_thinking
         self._literals = Literals(tokenizer, keep=family.head.marker if isinstance(family.head, Steps) else "")
         template = getattr(tokenizer, "chat_template", None)
@@ -174,7 +188,7 @@ class Conversations:
     def _places(self, ids: Sequence[int], batch: Any, before: str, response: str) -> tuple[int, ...]:
         """Return the positions the head reads; a gate's is looked for in the prompt, where no response can move it."""
         head = self._family.head
-        last = len(ids) - 1
+        last = last_read(ids, self._padding)
         if isinstance(head, Steps):
             marker = self._ids_of(head.marker)
             if len(marker) != 1:

@@ -7,7 +7,6 @@ Weights are read from safetensors alone, so nothing is unpickled. Code from a re
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
@@ -25,6 +24,8 @@ from tpo_core.rewards.families.entries import Blend, Family, Gate, Logits
 from tpo_core.rewards.hf.devices import cpu_has
 from tpo_core.rewards.hf.heads import HeadFn, LinearHead, build_head
 from tpo_core.rewards.hf.owncode import is_own_code, restore_buffers
+from tpo_core.rewards.hf.pooled import reads_one_token
+from tpo_core.rewards.hf.quiet import without_reports
 
 __all__ = ["Loaded", "Source", "cpu_has"]
 
@@ -117,6 +118,11 @@ class Source:
         except (OSError, ValueError) as error:
             raise ModelError(f"cannot load the tokenizer of {self.name!r}: {error}") from error
 
+    def padding(self, config: Any) -> int | None:
+        """Return the token that the class of a classifier passes over where it looks for the last one, if any."""
+        padding: int | None = getattr(config.get_text_config(), "pad_token_id", None)
+        return padding if self.family.body == "classifier" else None
+
     def load(self, config: Any, device: torch.device, dtype: torch.dtype) -> Loaded:
         """Read the weights.
 
@@ -132,8 +138,8 @@ class Source:
             head = LinearHead(None, None, column, ("score",))
             return Loaded(model, head, config, device, hidden=False, alone=True)
         column, names = _column(config, self.label, self.name)
-        score = getattr(model, "score", None)
-        if type(score) is nn.Linear and model.base_model is not model:  # a quantized one holds no plain weights
+        if reads_one_token(model, self.padding(config), device):
+            score = model.score
             head = LinearHead(score.weight.detach(), None if score.bias is None else score.bias.detach(), column, names)
             return Loaded(model.base_model, head, config, device, hidden=True)
         return Loaded(model, LinearHead(None, None, column, names), config, device, hidden=False)
@@ -142,11 +148,11 @@ class Source:
         chosen = {"dtype": dtype, "use_safetensors": True, **self._where, "config": config, **self.model_kwargs}
         if self.family.body == "body":  # the repository's own code is not wanted, even where it is allowed
             chosen["trust_remote_code"] = False
-        # What is missing is an error below; that the head is not part of the body needs no report.
-        reports = logging.getLogger("transformers.modeling_utils")
-        reports.addFilter(_silent)
         try:
-            model, info = getattr(transformers, loader).from_pretrained(self.name, output_loading_info=True, **chosen)
+            with without_reports():  # what is missing is an error below; that a body has no head is as it should be
+                model, info = getattr(transformers, loader).from_pretrained(
+                    self.name, output_loading_info=True, **chosen
+                )
             if is_own_code(model):
                 restore_buffers(model)
         except Exception as error:  # files, arguments and code of others: anything may be wrong with them
@@ -154,8 +160,6 @@ class Source:
                 f"cannot load the weights of {self.name!r} (safetensors only; pickled ones can be loaded with "
                 f"transformers and saved to a folder): {error}"
             ) from error
-        finally:
-            reports.removeFilter(_silent)
         if info["missing_keys"]:
             missing = ", ".join(sorted(info["missing_keys"])[:3])
             raise ModelError(f"the checkpoint of {self.name!r} lacks weights of its reward model: {missing}")
@@ -216,10 +220,6 @@ class Loaded:
     """Whether the model gives hidden states to the head, or logits."""
     alone: bool = False
     """Whether one sequence at a time is the only sure way: code of a repository may pool and mask as it likes."""
-
-
-def _silent(record: logging.LogRecord) -> bool:
-    return False
 
 
 def _column(config: Any, label: str | int | None, name: str) -> tuple[int, list[str]]:

@@ -22,6 +22,7 @@ from tpo_core.rewards.hf.attention import attend
 from tpo_core.rewards.hf.checkpoint import Loaded
 from tpo_core.rewards.hf.planning import Segment, cut, plan_rows
 from tpo_core.rewards.hf.prefixes import PrefixStore
+from tpo_core.rewards.hf.quiet import set_attention
 
 __all__ = ["ATTENTION", "PackedForward"]
 
@@ -47,7 +48,7 @@ class PackedForward:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         size = 2 * config.num_hidden_layers * heads * head * loaded.model.dtype.itemsize
         self.store = PrefixStore(max_prefix_bytes, size, self._least)
-        loaded.model.set_attn_implementation(ATTENTION)
+        set_attention(loaded.model, ATTENTION)
         self._chosen = ChosenTokens(loaded.model)
 
     def __call__(self, sequences: Sequence[Encoded], stopped: Callable[[], bool] = lambda: False) -> list[Tensor]:

@@ -20,6 +20,7 @@ from tpo_core.rewards.hf.checkpoint import Loaded
 from tpo_core.rewards.hf.heads import Outcome
 from tpo_core.rewards.hf.packed import ATTENTION, PackedForward
 from tpo_core.rewards.hf.padded import PaddedForward
+from tpo_core.rewards.hf.quiet import set_attention
 from tpo_core.values import Pair, Reward
 
 __all__ = ["Forward", "Scorer", "WindowedForward", "choose_forward"]
@@ -98,24 +99,27 @@ def choose_forward(loaded: Loaded, max_batch_tokens: int | None, max_prefix_byte
     config = loaded.config.get_text_config()
     sample = _sample(getattr(config, "vocab_size", 100))
     padded = _choose_padded(loaded, max_batch_tokens, sample)
-    window = _window(config) if loaded.hidden else 0
-    if not window:
+    if not loaded.hidden:
         return padded
     usual = loaded.model.config._attn_implementation
     try:
-        want = _computed(padded, sample)
+        window, want = _window(config), _computed(padded, sample)
         packed = PackedForward(loaded, max_batch_tokens, max_prefix_bytes)
-        drifts = [_drift(_computed(packed, sample), want) for _ in range(2)]  # again, on what was kept the first time
-        packed.store.clear()
+        _prove(packed, sample, want, _tolerance(loaded))
     except Exception as error:  # noqa: BLE001 - whatever a model's code cannot do, the plain way can
-        _log.info("packed rows do not work here (%s); scoring in padded batches", error)
-    else:
-        if all(drift < _tolerance(loaded) for drift in drifts):
-            unbounded = window == math.inf
-            return packed if unbounded else WindowedForward(packed, padded, int(window), loaded.model, usual)
-        _log.info("packed rows are off by %.1e here; scoring in padded batches", max(drifts))
-    loaded.model.set_attn_implementation(usual)
-    return padded
+        _log.info("%s is scored in padded batches, not in packed rows: %s", config.name_or_path, error)
+        if loaded.model.config._attn_implementation != usual:
+            set_attention(loaded.model, usual)
+        return padded
+    return packed if window == math.inf else WindowedForward(packed, padded, int(window), loaded.model, usual)
+
+
+def _prove(packed: PackedForward, sample: Sequence[Encoded], want: Tensor, tolerance: float) -> None:
+    """Compare packed rows with the plain way, twice: the second time on what was kept the first time."""
+    drift = max(_drift(_computed(packed, sample), want) for _ in range(2))
+    packed.store.clear()
+    if not drift < tolerance:
+        raise ArithmeticError(f"they are off by {drift:.1e}")
 
 
 def _choose_padded(loaded: Loaded, max_batch_tokens: int | None, sample: Sequence[Encoded]) -> PaddedForward:
@@ -147,10 +151,16 @@ def _tolerance(loaded: Loaded) -> float:
 
 
 def _window(config: Any) -> float:
-    """Return up to how many tokens every layer looks at all tokens before it: infinity mostly, 0 when never."""
+    """Return up to how many tokens every layer looks at all tokens before it: infinity mostly.
+
+    Raises:
+        NotImplementedError: A layer does something else.
+    """
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if getattr(config, "attn_logit_softcapping", None) or not kinds <= {"full_attention", "sliding_attention"}:
-        return 0
+    if getattr(config, "attn_logit_softcapping", None):
+        raise NotImplementedError("its attention has soft caps")
+    if other := kinds - {"full_attention", "sliding_attention"}:
+        raise NotImplementedError(f"it has layers of other kinds ({', '.join(sorted(other))})")
     if getattr(config, "use_sliding_window", True) is False:
         return math.inf
     return getattr(config, "sliding_window", None) or math.inf

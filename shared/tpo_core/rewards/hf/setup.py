@@ -77,6 +77,7 @@ class Setup:
             max_tokens=_longest(config, tokenizer, chosen.max_tokens, source.name),
             on_long=chosen.on_long,
             end=end,
+            padding=source.padding(config),
             keep_thinking=chosen.keep_thinking,
         )
         device = choose_device(chosen.device)

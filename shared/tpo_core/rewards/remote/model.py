@@ -13,7 +13,7 @@ from tpo_core.rewards.concurrency import Portal, aeach, settle
 from tpo_core.rewards.remote.exchange import AnswerError, TransientError
 from tpo_core.rewards.remote.fleet import Fleet
 from tpo_core.rewards.remote.replica import Replica
-from tpo_core.rewards.remote.selftest import PROBES, SelfTest, check_alike, check_scores
+from tpo_core.rewards.remote.selftest import PROBES, SelfTest, check_alike, check_scores, shown
 from tpo_core.rewards.remote.servers import Form, Item, Server
 from tpo_core.rewards.remote.settings import cache_key, check_headers, check_numbers, check_urls, chosen_server
 from tpo_core.rewards.remote.wire import Wire, form_for, uncut
@@ -231,7 +231,8 @@ class RemoteRewardModel(RewardModel):
 
     async def _test(self, replica: Replica) -> SelfTest:
         server = await replica.recognise()
-        form, written = await self._formed(server, await asyncio.to_thread(self._wire.items, PROBES))
+        probes = await asyncio.to_thread(self._wire.items, PROBES)
+        form, written = await self._formed(server, [*probes, *self._wire.cut_at_padding(probes[0])])
         items: dict[int, Item] = {}
         for i, item in enumerate(written):
             if isinstance(item, Exception):
@@ -242,9 +243,9 @@ class RemoteRewardModel(RewardModel):
             numbers = await replica.scores(form, [items[i] for i in batch])
             scores |= {i: float(self._reward(n, items[i])) for i, n in zip(batch, numbers, strict=True)}
         ordered = tuple(scores[i] for i in range(len(items)))
-        found = SelfTest(replica.line.url, server.name, replica.model or "", ordered)
+        found = shown(replica.line.url, server.name, replica.model or "", ordered)
         if self._raw:
-            check_scores(ordered, found.url)
+            check_scores(found.scores, found.url)
             replica.shown = found
         return found
 

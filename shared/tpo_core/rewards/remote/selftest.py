@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 from tpo_core.errors import UnsupportedError
 from tpo_core.values import Pair
 
-__all__ = ["PROBES", "SelfTest", "check_alike", "check_scores"]
+__all__ = ["PROBES", "SelfTest", "check_alike", "check_scores", "shown"]
+
+_log = logging.getLogger(__name__)
 
 # Unlike enough that raw rewards differ, and do not all fall between 0 and 1.
 PROBES = (
@@ -33,11 +36,29 @@ class SelfTest:
     model: str
     scores: tuple[float, ...]
     """Of a good and a bad answer to one question, then to another."""
+    reads_padding: bool | None = None
+    """Whether it reads the score at a last token that is the tokenizer's padding token, as vLLM does. Where the model's
+    config names the same token, transformers' own class reads the token before. None where no answer ends with it."""
 
     @property
     def prefers_good(self) -> bool:
         """Say whether both good answers beat the bad ones: false for most models that are no reward models."""
         return self.scores[0] > self.scores[1] and self.scores[2] > self.scores[3]
+
+
+def shown(url: str, server: str, model: str, scores: Sequence[float]) -> SelfTest:
+    """Return what a replica showed by its scores of ``PROBES`` and, maybe, of the first one without its padding."""
+    probes, cut = tuple(scores[: len(PROBES)]), scores[len(PROBES) :]
+    noise = (max(probes) - min(probes)) / 20  # engines and number formats differ by several hundredths of the spread
+    found = SelfTest(url, server, model, probes, abs(cut[0] - probes[0]) > noise if cut else None)
+    if found.reads_padding:
+        _log.warning(
+            "reward server %s reads the score at the last token, even where that is the tokenizer's padding token; if "
+            "the model's config has that pad_token_id, too (TRL's default), its class in transformers reads the token "
+            "before, and the scores differ",
+            url,
+        )
+    return found
 
 
 def check_alike(shown: Sequence[SelfTest]) -> None:

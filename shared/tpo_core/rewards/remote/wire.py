@@ -11,6 +11,7 @@ from tpo_core.errors import InvalidInputError, ModelError, UnsupportedError
 from tpo_core.prompts.rendering import as_messages, show_query
 from tpo_core.rewards.concurrency import Mutex
 from tpo_core.rewards.families import find_family
+from tpo_core.rewards.families.pooling import last_read
 from tpo_core.rewards.remote.servers import Form, Item, Server
 from tpo_core.values import Pair
 
@@ -59,6 +60,13 @@ class Wire:
             for i, encoded in zip(places, self._loaded().encode([pairs[i] for i in places]), strict=True):
                 items[i] = encoded if isinstance(encoded, Exception) else _with_ids(items[i], encoded)
         return items
+
+    def cut_at_padding(self, item: Item | Exception) -> list[Item]:
+        """Return an item once more without the padding tokens it ends with; nothing where it ends otherwise."""
+        padding = getattr(self._tokenizer, "pad_token_id", None)  # a name was loaded when the item was written
+        if not isinstance(item, Item) or item.text is not None or padding is None or item.ids[-1:] != (padding,):
+            return []
+        return [replace(item, ids=item.ids[: last_read(item.ids, padding) + 1])]
 
     def spelled(self, items: Sequence[Item | Exception]) -> list[Item | Exception]:
         """Write token ids out as text, for servers that make the same ids of it again."""

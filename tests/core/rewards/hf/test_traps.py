@@ -61,7 +61,9 @@ def test_a_bos_the_user_wrote_stays(build: Build) -> None:
 
 @pytest.mark.parametrize("pad", [None, "<|eot_id|>", "[PAD]"])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_neither_padding_token_nor_side_moves_a_score(build: Build, pad: str | None, side: str) -> None:
+def test_padding_on_either_side_leaves_a_score_where_the_class_alone_has_it(
+    build: Build, pad: str | None, side: str
+) -> None:
     path = build("someone", pad=pad)
     tokenizer = transformers.AutoTokenizer.from_pretrained(path, padding_side=side)
     tokenizer.save_pretrained(path)
@@ -70,7 +72,7 @@ def test_neither_padding_token_nor_side_moves_a_score(build: Build, pad: str | N
     want = []
     for response in responses:
         ids = torch.tensor([encode(path, "capital?", response).ids])
-        want.append(model.score(model.model(input_ids=ids).last_hidden_state)[0, -1, 0].item())
+        want.append(model(input_ids=ids).logits[0, 0].item())
     reward = HFRewardModel(str(path))
     assert reward.score("capital?", responses) == pytest.approx(want, abs=1e-5)
 
