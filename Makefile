@@ -3,13 +3,22 @@ PYTHON ?= python3
 export LITELLM_LOCAL_MODEL_COST_MAP = True
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test browser lint docs bench clean
 
 demo: .venv-demo/done
 	.venv-demo/bin/tpo ask "How do I take care of a wooden table?"
 
-test: .venv/done lint
+test: .venv/done browser lint
 	.venv/bin/python -m pytest
+
+# Tests look at the pages of reports in a Chromium. Where this is a container's root with apt, it is fetched; elsewhere
+# it is yours to install, and without it those tests are skipped.
+browser:
+	@if command -v chromedriver > /dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver) > /dev/null \
+	  || echo "Chromium could not be installed: tests that need it are skipped"; \
+	else echo "no Chromium: tests that need it are skipped (apt-get install chromium chromium-driver)"; fi
 
 lint: .venv/done
 	.venv/bin/ruff check .

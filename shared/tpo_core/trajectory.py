@@ -161,6 +161,18 @@ class Trajectory:
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInputError(f"text is not JSON: {error}") from error
 
+    def to_html(self, *, title: str = "Trajectory") -> str:
+        """Return the tree as one HTML page that needs nothing else: rewards, texts, critiques, word by word changes."""
+        from tpo_core.report import trajectory_page
+
+        return trajectory_page(self, title=title)
+
+    def _repr_html_(self) -> str:
+        """Show the tree in a notebook, in a frame of its own."""
+        from tpo_core.report import notebook_frame
+
+        return notebook_frame(self)
+
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw each candidate's reward by round, and the best so far; needs ``pip install "tpo[plot]"``.
 

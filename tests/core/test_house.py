@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import tpo_core
+import tpo_core.report
 import tpo_core.rewards
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,7 @@ def loaded(statement: str) -> set[str]:
     )
 
 
-@pytest.mark.parametrize("module", [tpo_core, tpo_core.rewards])
+@pytest.mark.parametrize("module", [tpo_core, tpo_core.report, tpo_core.rewards])
 def test_everything_exported_exists_and_is_listed(module):
     assert list(module.__all__) == sorted(module.__all__)
     assert all(getattr(module, name) is not None for name in module.__all__)

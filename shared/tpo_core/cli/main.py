@@ -18,7 +18,7 @@ from tpo_core.masking import hidden_errors, hide
 
 __all__ = ["main"]
 
-SUBCOMMANDS = ("tpo_core.cli.ask", "tpo_core.cli.score")
+SUBCOMMANDS = ("tpo_core.cli.ask", "tpo_core.cli.score", "tpo_core.cli.show")
 """Modules with ``add_parser(subparsers)``, which sets ``run(args) -> int``."""
 
 

@@ -1,0 +1,26 @@
+"""A trajectory or a run as one self-contained HTML page, and a run's figures as plain data."""
+
+from __future__ import annotations
+
+from tpo_core.report.entries import Entry
+from tpo_core.report.moments import Histogram, Mean, Share
+from tpo_core.report.page import notebook_frame, run_page, trajectory_page, write_run_page
+from tpo_core.report.rounds import RoundSummary
+from tpo_core.report.summary import RunSummary, summarize
+from tpo_core.report.text import summary_lines, trajectory_line
+
+__all__ = [
+    "Entry",
+    "Histogram",
+    "Mean",
+    "RoundSummary",
+    "RunSummary",
+    "Share",
+    "notebook_frame",
+    "run_page",
+    "summarize",
+    "summary_lines",
+    "trajectory_line",
+    "trajectory_page",
+    "write_run_page",
+]

@@ -1,0 +1,234 @@
+"""Means, shares and histograms of streams, in one pass and bounded memory, each with its 95 % interval."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
+from statistics import NormalDist
+
+__all__ = ["Histogram", "HistogramTally", "Mean", "Moments", "Share", "expected_maximum", "spread", "unbiased_sd"]
+
+_Z = NormalDist().inv_cdf(0.975)
+_FINEST = -9
+_SMALL_T = {1: 12.7062, 2: 4.3027}
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean with its 95 % interval (Student's t)."""
+
+    n: int = 0
+    """How many values."""
+    mean: float | None = None
+    """None without a value."""
+    low: float | None = None
+    """The interval's ends; None with fewer than two values."""
+    high: float | None = None
+    sd: float | None = None
+    """The values' standard deviation; None with fewer than two."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share with its 95 % interval (Wilson's)."""
+
+    count: int = 0
+    of: int = 0
+    share: float | None = None
+    """None of nothing."""
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def build(cls, count: int, of: int) -> Share:
+        """Compute share and interval.
+
+        Example:
+            >>> half = Share.build(5, 10)
+            >>> half.share, round(half.low, 3), round(half.high, 3)
+            (0.5, 0.237, 0.763)
+        """
+        if of == 0:
+            return cls(count, of)
+        share, z2 = count / of, _Z * _Z
+        middle = (share + z2 / (2 * of)) / (1 + z2 / of)
+        half = _Z * math.sqrt(share * (1 - share) / of + z2 / (4 * of * of)) / (1 + z2 / of)
+        return cls(count, of, share, max(0.0, middle - half), min(1.0, middle + half))
+
+
+@dataclass
+class Moments:
+    """Count, mean and sum of squares of a stream (Welford), which can be merged (Chan).
+
+    Example:
+        >>> moments = Moments()
+        >>> for x in (1.0, 2.0, 3.0): moments.add(x)
+        >>> moments.result().mean, round(moments.result().sd, 3)
+        (2.0, 1.0)
+    """
+
+    n: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+    """Sum of squared differences from the mean."""
+
+    def add(self, value: float) -> None:
+        """Take one more value."""
+        self.n += 1
+        delta = value - self.mean
+        self.mean += delta / self.n
+        self.squares += delta * (value - self.mean)
+
+    def merged(self, other: Moments) -> Moments:
+        """Return the moments of both streams together."""
+        n = self.n + other.n
+        if n == 0:
+            return Moments()
+        delta = other.mean - self.mean
+        mean = self.mean + delta * other.n / n
+        return Moments(n, mean, self.squares + other.squares + delta * delta * self.n * other.n / n)
+
+    def result(self) -> Mean:
+        """Return the mean with its interval."""
+        if self.n == 0:
+            return Mean()
+        if self.n == 1:
+            return Mean(1, self.mean)
+        sd = math.sqrt(max(0.0, self.squares) / (self.n - 1))
+        half = _student(self.n - 1) * sd / math.sqrt(self.n)
+        return Mean(self.n, self.mean, self.mean - half, self.mean + half, sd)
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of equally wide bins that reach to 0 or over it, with the values that are exactly 0 apart."""
+
+    zero: int = 0
+    """How many values are exactly 0."""
+    start: float = 0.0
+    """Where the first bin begins; a multiple of ``width``."""
+    width: float = 1.0
+    """1, 2 or 5 times a power of ten."""
+    counts: tuple[int, ...] = ()
+    below: int = 0
+    """Values under the first bin, in the outer half per cent, where a long tail would flatten all else."""
+    above: int = 0
+
+
+class HistogramTally:
+    """Counts a stream in bins of 10^k, at most ``most`` of them, so that they merge into 1, 2 or 5 times 10^k.
+
+    Example:
+        >>> tally = HistogramTally()
+        >>> for x in (0, 0, 0.1, 0.15, 0.3): tally.add(x)
+        >>> tally.result(bins=5)
+        Histogram(zero=2, start=0.0, width=0.1, counts=(0, 2, 0, 1), below=0, above=0)
+    """
+
+    def __init__(self, most: int = 2000) -> None:
+        """Begin with bins a billionth wide."""
+        self._most, self._power, self._zero = most, _FINEST, 0
+        self._bins: Counter[int] = Counter()
+
+    def add(self, value: float) -> None:
+        """Take one more finite value."""
+        if value == 0:
+            self._zero += 1
+            return
+        self._bins[_key(value) // 10 ** (self._power - _FINEST)] += 1
+        while len(self._bins) > self._most:
+            self._power += 1
+            self._bins = _merge(self._bins, 10)
+
+    def result(self, bins: int = 30) -> Histogram:
+        """Return at most ``bins`` bins of a readable width."""
+        if not self._bins:
+            return Histogram(self._zero)
+        first, last = self._ends()
+        factors = (m * 10**k for k in count() for m in (1, 2, 5))
+        factor = next(f for f in factors if last // f - first // f < bins)
+        merged, start, stop = _merge(self._bins, factor), first // factor, last // factor
+        return Histogram(
+            zero=self._zero,
+            start=_exact(start * factor, self._power),
+            width=_exact(factor, self._power),
+            counts=tuple(merged[key] for key in range(start, stop + 1)),
+            below=sum(n for key, n in merged.items() if key < start),
+            above=sum(n for key, n in merged.items() if key > stop),
+        )
+
+    def _ends(self) -> tuple[int, int]:
+        """Return the bins between which 0 and all but the outer half per cent of each side lie."""
+        keys, spare = sorted(self._bins), sum(self._bins.values()) // 200
+        return min(0, _reach(keys, self._bins, spare)), max(-1, _reach(keys[::-1], self._bins, spare))
+
+
+def _merge(bins: Counter[int], factor: int) -> Counter[int]:
+    coarse: Counter[int] = Counter()
+    for key, n in bins.items():
+        coarse[key // factor] += n
+    return coarse
+
+
+def _reach(keys: Sequence[int], bins: Counter[int], spare: int) -> int:
+    for key in keys:
+        if spare < bins[key]:
+            return key
+        spare -= bins[key]
+    return keys[-1]
+
+
+def _key(value: float) -> int:
+    """Return the value in billionths, rounded so that 0.3 is the start of a bin and not the end of one."""
+    return round(value * 1e9) if abs(value) < 1e15 else int(value) * 10**9
+
+
+def _exact(number: int, power: int) -> float:
+    return float(f"{number}e{power}")
+
+
+def _student(freedom: int) -> float:
+    """Return Student's t at 97.5 %, by the Cornish-Fisher expansion (Abramowitz and Stegun 26.7.5)."""
+    if freedom in _SMALL_T:
+        return _SMALL_T[freedom]
+    z, v = _Z, float(freedom)
+    terms = (
+        z,
+        (z**3 + z) / 4 / v,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96 / v**2,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384 / v**3,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160 / v**4,
+    )
+    return sum(terms)
+
+
+def spread(values: Sequence[float]) -> float:
+    """Return a sample's standard deviation; needs two values."""
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1))
+
+
+def unbiased_sd(values: Sequence[float]) -> float:
+    """Return the standard deviation, corrected for the bias of small normal samples (c4); needs two values."""
+    n = len(values)
+    return spread(values) / (math.sqrt(2 / (n - 1)) * math.exp(math.lgamma(n / 2) - math.lgamma((n - 1) / 2)))
+
+
+@lru_cache(maxsize=4096)
+def expected_maximum(n: int) -> float:
+    """Return the expected maximum of ``n`` standard normal draws, by Simpson's rule.
+
+    Example:
+        >>> [round(expected_maximum(n), 3) for n in (1, 2, 5, 19)]
+        [0.0, 0.564, 1.163, 1.844]
+    """
+    normal, low, steps = NormalDist(), -9.0, 600
+    h = -2 * low / steps
+    points = [low + i * h for i in range(steps + 1)]
+    weights = [1 if i in (0, steps) else 4 if i % 2 else 2 for i in range(steps + 1)]
+    inside = (x * n * normal.pdf(x) * normal.cdf(x) ** (n - 1) for x in points)
+    return round(sum(w * y for w, y in zip(weights, inside, strict=True)) * h / 3, 12)
