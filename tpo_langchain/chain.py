@@ -69,7 +69,7 @@ class Anatomy:
 
     @property
     def structured(self) -> bool:
-        """Say whether the model is bound to an output format, or to tools that are read as one: it then writes data."""
+        """Return whether the model is bound to an output format, or to tools read as one: it then writes data."""
         if self.model is None:
             return False
         return bool(_STRUCTURED & _bound(self.model)) or isinstance(next(iter(self.after), None), JsonOutputToolsParser)

@@ -178,7 +178,7 @@ def replace_text(message: AIMessage, text: str) -> AIMessage:
 
 
 def can_remake(like: Any) -> bool:
-    """Say whether ``remade`` knows how without a parser."""
+    """Return whether ``remade`` knows how without a parser."""
     return isinstance(like, (str, AIMessage, BaseModel, *_JSON))
 
 

@@ -128,7 +128,7 @@ class Parts:
         return self.anatomy.tail if request.task == "sample" or self.editor is None else self._updated(request)
 
     def must_parse(self, value: Any) -> bool:
-        """Say whether an update could not become an output like this one, for want of a parser."""
+        """Return whether an update could not become an output like this one, for want of a parser."""
         return self.parser is None and self.anatomy.model is None and not can_remake(value)
 
     def _updated(self, request: Generate) -> Runnable[Any, Any]:
@@ -156,7 +156,7 @@ def _read(request: Generate, said: Any) -> str:
 
 
 def _takes_n(core: Core) -> bool:
-    """Say whether to try a request with n. langchain-openai parses a ``response_format`` for one choice only."""
+    """Return whether to try a request with n. langchain-openai parses a ``response_format`` for one choice only."""
     model = core.model
     free = not {"n", "response_format"} & set(core.kwargs) and not getattr(model, "streaming", False)
     return free and "n" in type(model).model_fields

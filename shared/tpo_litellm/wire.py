@@ -40,7 +40,7 @@ def choice(place: int, candidate: Candidate, trajectory: Trajectory) -> Any:
 
 
 def in_words(response: Any) -> bool:
-    """Say whether a response answers in words rather than calling a tool."""
+    """Return whether a response answers in words rather than calling a tool."""
     message = response.choices[0].message
     return not getattr(message, "tool_calls", None) and not getattr(message, "function_call", None)
 

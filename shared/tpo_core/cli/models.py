@@ -53,7 +53,7 @@ def find_model(model: str | None, api_base: str | None) -> ChatModel:
 
 
 def is_embedded(model: ChatModel) -> bool:
-    """Say whether a model is the embedded default."""
+    """Return whether a model is the embedded default."""
     return model.name == "local/SmolLM2-135M-Instruct.Q4_1"
 
 

@@ -132,7 +132,7 @@ def _own(prompt: Prompt) -> Prompt:
 
 
 def _is_chat(thing: Any) -> bool:
-    """Say whether there is nothing, or what evaluators cannot read: a LangChain message, several, or a prompt value."""
+    """Return whether there is nothing, or what evaluators cannot read: LangChain messages or a prompt value."""
     several = isinstance(thing, (list, tuple)) and any(hasattr(m, "content") for m in thing)
     return thing is None or hasattr(thing, "content") or hasattr(thing, "to_messages") or several
 
@@ -199,7 +199,7 @@ def as_rewards(answers: Any, name: str) -> list[Reward]:
 
 
 def is_number(thing: Any) -> bool:
-    """Say whether this is a finite number, Python's or numpy's."""
+    """Return whether this is a finite number, Python's or numpy's."""
     return isinstance(thing, Real) and math.isfinite(thing)
 
 

@@ -107,7 +107,7 @@ def raise_if_broken(results: Sequence[object], name: str) -> None:
 
 
 def is_control_flow(error: BaseException) -> bool:
-    """Say whether an exception is a host's way to stop or suspend a run (LangGraph's interrupts) and not an error."""
+    """Return whether an exception is a host's way to stop or suspend a run (LangGraph's interrupts) and no error."""
     module = sys.modules.get("langgraph.errors")
     return module is not None and isinstance(error, module.GraphBubbleUp)
 
