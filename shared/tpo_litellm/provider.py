@@ -20,6 +20,7 @@ from tpo_core.masking import Secrets
 from tpo_core.models.litellm_chat import LiteLLMChat
 from tpo_core.models.openai_format import read_usage
 from tpo_core.models.policy import ChatModel, ChatPolicy
+from tpo_core.models.refusals import Fitting
 from tpo_core.rewards import as_reward
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Completion, Message
@@ -46,7 +47,7 @@ class TPOHandler(CustomLLM):  # type: ignore[misc]  # litellm's classes are not 
 
     Args:
         reward: What answers are aligned to; see ``as_reward``. None asks ``<model>`` itself as a judge.
-        config: The loop where a request sets nothing. By default the paper's, with ``<model>``'s own sampling settings.
+        config: The loop where a request sets nothing; ``TPOConfig()`` by default.
         critic: Writes the critiques: a litellm model string or a ``ChatModel``; ``<model>`` itself by default.
         editor: Likewise the updates.
         adjustable: The loop settings that a request may set, without ``tpo_``; all of them by default. Who serves
@@ -65,7 +66,7 @@ class TPOHandler(CustomLLM):  # type: ignore[misc]  # litellm's classes are not 
         """Take what serves every request."""
         super().__init__()
         self._reward = None if reward is None else as_reward(reward)
-        self._config = config or TPOConfig(temperature=None, top_p=None, max_response_tokens=None)
+        self._config = config or TPOConfig()
         self._critic, self._editor = critic, editor
         self._adjustable = _LOOP if adjustable is None else set(adjustable)
         if unknown := sorted(self._adjustable - _LOOP):
@@ -75,7 +76,7 @@ class TPOHandler(CustomLLM):  # type: ignore[misc]  # litellm's classes are not 
         """Answer a request; see ``CustomLLM``."""
         with mapped_errors():
             job = _Job(self, kwargs)
-            first = litellm.completion(**job.first) if job.tools else None
+            first = _asked(job.first) if job.tools else None
             if first is not None and not in_words(first):
                 return first
             return job.response(run(**job.loop(first)))
@@ -84,7 +85,7 @@ class TPOHandler(CustomLLM):  # type: ignore[misc]  # litellm's classes are not 
         """Answer a request without blocking."""
         with mapped_errors():
             job = _Job(self, kwargs)
-            first = await litellm.acompletion(**job.first) if job.tools else None
+            first = await _aasked(job.first) if job.tools else None
             if first is not None and not in_words(first):
                 return first
             return job.response(await arun(**job.loop(first)))
@@ -218,6 +219,28 @@ def _loop_config(base: TPOConfig, asked: Mapping[str, Any], n: int, adjustable: 
     if n > config.width and "width" not in adjustable:
         raise InvalidInputError(f"n must be at most {config.width} here, not {n}")
     return config if config.width >= n else replace(config, width=n)
+
+
+def _asked(request: Mapping[str, Any]) -> Any:
+    """Ask litellm, without sampling settings that are refused."""
+    fitting = Fitting(request)
+    while True:
+        try:
+            return litellm.completion(**fitting.request)
+        except Exception as error:
+            if not fitting.drop(error):
+                raise
+
+
+async def _aasked(request: Mapping[str, Any]) -> Any:
+    """Ask litellm as ``_asked`` does, without blocking."""
+    fitting = Fitting(request)
+    while True:
+        try:
+            return await litellm.acompletion(**fitting.request)
+        except Exception as error:
+            if not fitting.drop(error):
+                raise
 
 
 def _count(n: Any) -> int:

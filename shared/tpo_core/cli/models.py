@@ -97,11 +97,8 @@ def _of_provider(model: str) -> ChatModel:
         from tpo_core.models.openai_chat import OpenAIChat
 
         return OpenAIChat(model)
-    import litellm
-
     from tpo_core.models.litellm_chat import LiteLLMChat
 
-    litellm.suppress_debug_info = True  # else it prints advice to standard output at every error
     return LiteLLMChat(model)
 
 
