@@ -20,11 +20,10 @@ from tpo_core.masking import Secrets
 from tpo_core.models.litellm_chat import LiteLLMChat
 from tpo_core.models.openai_format import read_usage
 from tpo_core.models.policy import ChatModel, ChatPolicy
-from tpo_core.models.refusals import Fitting
 from tpo_core.rewards import as_reward
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Completion, Message
-from tpo_litellm.wire import choice, chunks, in_words, mapped_errors, rank
+from tpo_litellm.wire import aasked, asked, choice, chunks, in_words, mapped_errors, rank
 
 __all__ = ["TPOHandler", "register"]
 
@@ -76,7 +75,7 @@ class TPOHandler(CustomLLM):  # type: ignore[misc]  # litellm's classes are not 
         """Answer a request; see ``CustomLLM``."""
         with mapped_errors():
             job = _Job(self, kwargs)
-            first = _asked(job.first) if job.tools else None
+            first = asked(job.first) if job.tools else None
             if first is not None and not in_words(first):
                 return first
             return job.response(run(**job.loop(first)))
@@ -85,7 +84,7 @@ class TPOHandler(CustomLLM):  # type: ignore[misc]  # litellm's classes are not 
         """Answer a request without blocking."""
         with mapped_errors():
             job = _Job(self, kwargs)
-            first = await _aasked(job.first) if job.tools else None
+            first = await aasked(job.first) if job.tools else None
             if first is not None and not in_words(first):
                 return first
             return job.response(await arun(**job.loop(first)))
@@ -219,28 +218,6 @@ def _loop_config(base: TPOConfig, asked: Mapping[str, Any], n: int, adjustable: 
     if n > config.width and "width" not in adjustable:
         raise InvalidInputError(f"n must be at most {config.width} here, not {n}")
     return config if config.width >= n else replace(config, width=n)
-
-
-def _asked(request: Mapping[str, Any]) -> Any:
-    """Ask litellm, without sampling settings that are refused."""
-    fitting = Fitting(request)
-    while True:
-        try:
-            return litellm.completion(**fitting.request)
-        except Exception as error:
-            if not fitting.drop(error):
-                raise
-
-
-async def _aasked(request: Mapping[str, Any]) -> Any:
-    """Ask litellm as ``_asked`` does, without blocking."""
-    fitting = Fitting(request)
-    while True:
-        try:
-            return await litellm.acompletion(**fitting.request)
-        except Exception as error:
-            if not fitting.drop(error):
-                raise
 
 
 def _count(n: Any) -> int:
