@@ -23,7 +23,7 @@ from tpo_core.models.policy import ChatModel, ChatPolicy
 from tpo_core.rewards import as_reward
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Completion, Message
-from tpo_litellm.wire import aasked, asked, choice, chunks, in_words, mapped_errors, rank
+from tpo_litellm.wire import acompleted, choice, chunks, completed, in_words, mapped_errors, rank
 
 __all__ = ["TPOHandler", "register"]
 
@@ -75,7 +75,7 @@ class TPOHandler(CustomLLM):  # type: ignore[misc]  # litellm's classes are not 
         """Answer a request; see ``CustomLLM``."""
         with mapped_errors():
             job = _Job(self, kwargs)
-            first = asked(job.first) if job.tools else None
+            first = completed(job.first) if job.tools else None
             if first is not None and not in_words(first):
                 return first
             return job.response(run(**job.loop(first)))
@@ -84,7 +84,7 @@ class TPOHandler(CustomLLM):  # type: ignore[misc]  # litellm's classes are not 
         """Answer a request without blocking."""
         with mapped_errors():
             job = _Job(self, kwargs)
-            first = await aasked(job.first) if job.tools else None
+            first = await acompleted(job.first) if job.tools else None
             if first is not None and not in_words(first):
                 return first
             return job.response(await arun(**job.loop(first)))

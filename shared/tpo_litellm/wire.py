@@ -17,7 +17,7 @@ from tpo_core.models.refusals import Fitting, status_of
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Candidate
 
-__all__ = ["aasked", "asked", "choice", "chunks", "in_words", "mapped_errors", "rank"]
+__all__ = ["acompleted", "choice", "chunks", "completed", "in_words", "mapped_errors", "rank"]
 
 
 def rank(candidate: Candidate) -> tuple[float, int]:
@@ -25,7 +25,7 @@ def rank(candidate: Candidate) -> tuple[float, int]:
     return -(candidate.reward or 0.0), candidate.index
 
 
-def asked(request: Mapping[str, Any]) -> Any:
+def completed(request: Mapping[str, Any]) -> Any:
     """Ask litellm, without sampling settings that are refused."""
     fitting = Fitting(request)
     while True:
@@ -36,8 +36,8 @@ def asked(request: Mapping[str, Any]) -> Any:
                 raise
 
 
-async def aasked(request: Mapping[str, Any]) -> Any:
-    """Ask litellm as ``asked`` does, without blocking."""
+async def acompleted(request: Mapping[str, Any]) -> Any:
+    """Ask litellm as ``completed`` does, without blocking."""
     fitting = Fitting(request)
     while True:
         try:
