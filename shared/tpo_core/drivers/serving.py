@@ -18,7 +18,7 @@ from tpo_core.errors import InvalidInputError, UnsupportedError
 from tpo_core.loop.algorithm import Loop
 from tpo_core.loop.effects import Effect, Gather, Generate, Progress, Score
 from tpo_core.masking import hidden_errors
-from tpo_core.models.policy import Policy
+from tpo_core.models.policy import Policy, Remembering
 from tpo_core.rewards.base import RewardModel
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Completion, Pair, Reward
@@ -185,14 +185,20 @@ def _answer(effect: Effect, policy: Policy, reward: RewardModel, observer: Obser
 
 
 def _complete(policy: Policy, request: Generate) -> Served[list[Completion]]:
-    """Answer one ``Generate`` by the calls that are due for it."""
+    """Answer one ``Generate`` by the calls that are due for it, unless the policy remembers how it ended."""
+    memory = policy if isinstance(policy, Remembering) else None
+    if memory is not None and (known := memory.recall(request)) is not None:
+        return known
     calls = Calls(request, policy.takes_n)
     while due := calls.due():
         outcomes = yield Batch(tuple(Call(policy, request, seeds) for seeds in due), request.deadline)
         for outcome in outcomes:
             _check_fatal(policy, outcome)
         calls.take(due, outcomes)
-    return calls.completions()
+    completions = calls.completions()
+    if memory is not None:
+        memory.settle(request, completions)
+    return completions
 
 
 def _together(served: Sequence[Served[T]]) -> Served[list[T]]:

@@ -11,7 +11,7 @@ from tpo_core.prompts.reading import read, unecho
 from tpo_core.prompts.rendering import as_messages, render
 from tpo_core.values import Completion, Message
 
-__all__ = ["ChatModel", "ChatPolicy", "Policy"]
+__all__ = ["ChatModel", "ChatPolicy", "Policy", "Remembering"]
 
 
 @runtime_checkable
@@ -38,6 +38,20 @@ class Policy(Protocol):
 
     async def agenerate(self, request: Generate, seeds: Sequence[int]) -> Sequence[Completion]:
         """Answer as ``generate`` does, without blocking."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """What a policy has besides where whole requests are remembered, failures included.
+
+    A driver asks it before it makes any call, and tells it what the loop is answered.
+    """
+
+    def recall(self, request: Generate) -> list[Completion] | None:
+        """Return what the loop was answered to this request before; None where it is to be asked."""
+
+    def settle(self, request: Generate, completions: Sequence[Completion]) -> None:
+        """Take what the loop is answered, once no more calls are made for the request."""
 
 
 @runtime_checkable
