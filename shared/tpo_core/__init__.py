@@ -11,6 +11,7 @@ from tpo_core.errors import (
     InvalidInputError,
     ModelError,
     RewardError,
+    StoreError,
     TPOError,
     UnsupportedError,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "Progress",
     "RewardError",
     "Step",
+    "StoreError",
     "TPOConfig",
     "TPOError",
     "Trajectory",

@@ -5,6 +5,7 @@ TPOError                     anything that went wrong here; carries what was gai
 ├── GenerationError          not one candidate could be produced; carries every cause
 ├── RewardError              the reward model raised, or scored nothing
 │   └── RewardContractError  it returned something else than one reward per response
+├── StoreError               a run's folder cannot be used: taken, of another run, full, read-only or damaged
 ├── UnsupportedError         a provider lacks something that was asked for (log-probabilities, say)
 └── ModelError               a model cannot be found, loaded or reached
 """
@@ -23,6 +24,7 @@ __all__ = [
     "ModelError",
     "RewardContractError",
     "RewardError",
+    "StoreError",
     "TPOError",
     "UnsupportedError",
 ]
@@ -67,6 +69,10 @@ class RewardError(TPOError):
 
 class RewardContractError(RewardError):
     """The reward model returned something else than one reward per response: a fault of its code, not an outage."""
+
+
+class StoreError(TPOError):
+    """A run's folder cannot be used: another process has it, it belongs to another run, or it cannot be written."""
 
 
 class UnsupportedError(TPOError):

@@ -23,7 +23,6 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = [
     "cache_keys",
     "config",
-    "pace",
     "values",
     "prompts.rendering",
     "prompts.reading",
@@ -36,6 +35,10 @@ MODULES = [
     "testing",
     "models.litellm_chat",
     "rewards.base",
+    "runs.items",
+    "runs.reader",
+    "runs.sources",
+    "runs.store",
 ]
 
 

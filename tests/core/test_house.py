@@ -11,6 +11,7 @@ import pytest
 import tpo_core
 import tpo_core.report
 import tpo_core.rewards
+import tpo_core.runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +23,7 @@ def loaded(statement: str) -> set[str]:
     )
 
 
-@pytest.mark.parametrize("module", [tpo_core, tpo_core.report, tpo_core.rewards])
+@pytest.mark.parametrize("module", [tpo_core, tpo_core.report, tpo_core.rewards, tpo_core.runs])
 def test_everything_exported_exists_and_is_listed(module):
     assert list(module.__all__) == sorted(module.__all__)
     assert all(getattr(module, name) is not None for name in module.__all__)
@@ -45,6 +46,11 @@ def test_the_public_names_of_the_engine():
 def test_importing_the_engine_pulls_no_heavy_library(statement):
     heavy = {"torch", "transformers", "litellm", "xllamacpp", "langchain_core", "matplotlib", "openai"}
     assert not heavy & loaded(statement)
+
+
+def test_importing_what_a_run_is_made_of_pulls_only_what_it_reads_with():
+    heavy = {"torch", "transformers", "litellm", "dspy", "pyarrow", "datasets", "numpy", "rich"}
+    assert not heavy & loaded("import tpo_core.runs")
 
 
 def test_importing_the_langchain_face_does_not_pull_langchain_itself():
