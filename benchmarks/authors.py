@@ -83,7 +83,7 @@ def ours(queries: list[str], reward: str, server: LoopbackServer) -> float:
     run("Anything?", policy, lambda prompt, response: 0.0, TPOConfig(mode="bon", width=1))  # imports litellm
     with HFRewardModel(reward, dtype="bfloat16", device="cpu") as model:
         start = time.perf_counter()
-        run_many(queries, policy, model, TPOConfig(width=5, depth=2), max_concurrency=4)
+        run_many(queries, policy, model, TPOConfig.paper(), max_concurrency=4)
         return time.perf_counter() - start
 
 

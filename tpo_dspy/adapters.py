@@ -127,7 +127,7 @@ class _Lenient(_Salted):
 
 
 def _reads_plainly(adapter: Any) -> bool:
-    """Say whether ``prompting.read`` reads all that the adapter can, and more."""
+    """Return whether ``prompting.read`` reads all that the adapter can, and more."""
     # A TwoStepAdapter's own parse would ask another model to copy out the text.
     return isinstance(adapter, dspy.TwoStepAdapter) or _is_plain_chat(adapter)
 

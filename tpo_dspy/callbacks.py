@@ -181,7 +181,7 @@ class ScoreInRound(RewardModel):
 
 
 def is_async(module: dspy.Module) -> bool:
-    """Say whether a module can be awaited: its ``aforward`` must belong to its ``forward``, not to an older one."""
+    """Return whether a module can be awaited: its ``aforward`` must belong to its ``forward``, not to an older one."""
     owners = [next((c for c in type(module).__mro__ if name in vars(c)), None) for name in ("aforward", "forward")]
     if owners[0] is None or not inspect.iscoroutinefunction(vars(owners[0])["aforward"]):
         return False

@@ -43,8 +43,7 @@ class TPO(Rewarded):
         width: Candidates a round; 5 by default.
         depth: Rounds of loss, gradient and update; 2 by default.
         mode: ``tpo``; ``revision`` (no rejected answer in the loss) or ``bon`` (only samples).
-        config: All settings at once; what is given beside it wins. Without it ``top_p`` and ``max_response_tokens`` are
-            left to the LM; ``config=TPOConfig()`` gives the paper's.
+        config: All settings at once; what is given beside it wins.
         critic: The LM that writes losses and gradients; the program's own by default.
         editor: The LM that rewrites; the program's own by default.
         gold: A held-out reward, reported in ``trajectory.gold`` and never optimised.
@@ -179,11 +178,7 @@ def _configured(config: TPOConfig | None, given: dict[str, Any]) -> TPOConfig:
     known = [f.name for f in fields(TPOConfig)]
     if unknown := [name for name in given if name not in known]:
         raise InvalidInputError(f"unknown argument {', '.join(unknown)}; the settings are {', '.join(known)}")
-    return replace(config or _DEFAULTS, **given)
-
-
-# Several providers refuse temperature and top_p together, and a limit would cut models that think off in mid-thought.
-_DEFAULTS = TPOConfig(top_p=None, max_response_tokens=None)
+    return replace(config or TPOConfig(), **given)
 
 
 def _predictor(signature: type[dspy.Signature], name: str, lm: Any) -> dspy.Predict:

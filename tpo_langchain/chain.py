@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from operator import or_
 from typing import Any
 
@@ -38,6 +38,23 @@ class Core:
     tags: list[str]
     metadata: Mapping[str, Any]
 
+    @cached_property
+    def whole(self) -> BaseChatModel:
+        """Return the model for several answers at once: a stream of those is one that LangChain's models refuse."""
+        return self.model.model_copy(update={"disable_streaming": True})
+
+    @property
+    def takes_n(self) -> bool:
+        """Return whether to try a request with n. langchain-openai parses a ``response_format`` for one choice only."""
+        free = not {"n", "response_format"} & set(self.kwargs) and not getattr(self.model, "streaming", False)
+        return free and "n" in type(self.model).model_fields
+
+    @property
+    def by_front_door(self) -> bool:
+        """Return whether the model's class does something of its own when it is invoked."""
+        kind = type(self.model)
+        return kind.invoke is not BaseChatModel.invoke or kind.ainvoke is not BaseChatModel.ainvoke
+
 
 @dataclass(frozen=True)
 class Anatomy:
@@ -69,14 +86,14 @@ class Anatomy:
 
     @property
     def structured(self) -> bool:
-        """Say whether the model is bound to an output format, or to tools that are read as one: it then writes data."""
+        """Return whether the model is bound to an output format, or to tools read as one: it then writes data."""
         if self.model is None:
             return False
         return bool(_STRUCTURED & _bound(self.model)) or isinstance(next(iter(self.after), None), JsonOutputToolsParser)
 
     @property
     def core(self) -> Core | None:
-        """Return the model for one request with n, or None where the chain must run once per sample."""
+        """Return the model, where a request to it between prompts and the rest is all that the chain is; or None."""
         if not self.plain or not all(isinstance(step, BasePromptTemplate) for step in self.before):
             return None
         step: Any = self.model

@@ -17,7 +17,7 @@ __all__ = ["AfterFirst", "is_final"]
 
 
 def is_final(message: object) -> bool:
-    """Say whether a message answers in words and can be refined, rather than calling a tool."""
+    """Return whether a message answers in words and can be refined, rather than calling a tool."""
     if not isinstance(message, AIMessage) or message.tool_calls or message.invalid_tool_calls:
         return False
     return bool(message.text.strip())

@@ -84,7 +84,7 @@ class WholeGraph:
         return best if whole.return_trajectory else _with_last(state, last, best)
 
     def _keeps(self, config: RunnableConfig) -> bool:
-        """Say whether the graph keeps this conversation, which must then remember what the user was told."""
+        """Return whether the graph keeps this conversation, which must then remember what the user was told."""
         return bool(self.graph.checkpointer) and "thread_id" in config.get("configurable", {})
 
 

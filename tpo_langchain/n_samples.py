@@ -1,74 +1,122 @@
-"""Several samples of a chain from one request, where its chat model takes ``n``."""
+"""One request to a chain's chat model, for one sample or for several where the model takes ``n``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage
-from langchain_core.outputs import LLMResult
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.prompt_values import PromptValue
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import patch_config
-from pydantic import ConfigDict
 
-from tpo_langchain.convert import as_prompt_value
+from tpo_core import Usage
+from tpo_langchain.chain import Core
+from tpo_langchain.tails import Tail
+from tpo_langchain.tracing import Meter, usage_of
 
-__all__ = ["Many", "Sample"]
+__all__ = ["Request", "Sample", "Samples"]
 
-Sample = tuple[AIMessage | None, Any]
-"""A message of the model, and what the rest of the chain made of it: a value, or the exception it raised."""
+Sample = tuple[Any, Any]
+"""A message of the model, if known, and what the rest of the chain made of it: a value, or the exception it raised."""
 
 
-class Many(RunnableSerializable[Any, list[Sample]]):
-    """The chain's prompt once, its model once with ``n``, the rest of the chain once per message."""
+@dataclass(frozen=True)
+class Samples:
+    """What one request brought, and what it cost."""
 
-    before: tuple[Runnable[Any, Any], ...] = ()
-    model: BaseChatModel
-    kwargs: Mapping[str, Any]
-    """What is bound to the model."""
-    tags: list[str]
-    metadata: Mapping[str, Any]
-    """Likewise its tags and metadata."""
-    after: Runnable[Any, Any] | None = None
-    n: int
+    samples: Sequence[Sample]
+    usage: Usage
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> list[Sample]:
-        """Return up to ``n`` samples; the parser's failures are in their places."""
+class Request(Runnable[Any, Samples]):
+    """A chain's prompts once, its model once, the rest of the chain once per message.
+
+    ``invoke`` makes a run of it, for those who listen. Where nobody does, ``do`` makes none, neither of the request nor
+    of the steps around the model: runs are most of what a Runnable costs.
+
+    Args:
+        before: The prompts.
+        core: What the model is asked with.
+        model: The model itself, set up for this request.
+        n: How many messages are wanted.
+        tail: What is done with each.
+        meter: Counts what several cost. It is among the callbacks of ``config``, where there is one.
+    """
+
+    def __init__(
+        self,
+        before: Sequence[Runnable[Any, Any]],
+        core: Core,
+        model: BaseChatModel,
+        n: int,
+        tail: Tail,
+        meter: Meter | None = None,
+    ) -> None:
+        """Note what is asked."""
+        self._before, self._core, self._model, self._n = before, core, model, n
+        self._tail, self._meter = tail, meter
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Samples:
+        """Return up to ``n`` samples; the failures of the rest of the chain are in their places."""
         return self._call_with_config(self._invoke, input, config, **kwargs)
 
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> list[Sample]:
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Samples:
         """Return as ``invoke`` does, without blocking."""
         return await self._acall_with_config(self._ainvoke, input, config, **kwargs)
 
-    def _invoke(self, given: Any, run_manager: Any, config: RunnableConfig) -> list[Sample]:
-        inner = patch_config(config, callbacks=run_manager.get_child())
-        for step in self.before:
-            given = step.invoke(given, inner)
-        messages = _messages(self._model.generate_prompt([as_prompt_value(given)], **self._settings(inner)))
-        values = messages if self.after is None else self.after.batch(messages, inner, return_exceptions=True)
-        return list(zip(messages, values, strict=True))
+    def _invoke(self, given: Any, run_manager: Any, config: RunnableConfig) -> Samples:
+        return self.do(given, patch_config(config, callbacks=run_manager.get_child()))
 
-    async def _ainvoke(self, given: Any, run_manager: Any, config: RunnableConfig) -> list[Sample]:
-        inner = patch_config(config, callbacks=run_manager.get_child())
-        for step in self.before:
-            given = await step.ainvoke(given, inner)
-        messages = _messages(await self._model.agenerate_prompt([as_prompt_value(given)], **self._settings(inner)))
-        values = messages if self.after is None else await self.after.abatch(messages, inner, return_exceptions=True)
-        return list(zip(messages, values, strict=True))
+    async def _ainvoke(self, given: Any, run_manager: Any, config: RunnableConfig) -> Samples:
+        return await self.ado(given, patch_config(config, callbacks=run_manager.get_child()))
 
-    @property
-    def _model(self) -> BaseChatModel:
-        # a stream of n answers is one that LangChain's models refuse
-        return self.model.model_copy(update={"disable_streaming": True})
+    def do(self, given: Any, config: RunnableConfig | None = None) -> Samples:
+        """Ask; what is run within are children by ``config``, or no runs without it."""
+        for step in self._before:
+            given = step.invoke(given, config or _UNSEEN)
+        result = self._model.generate([_messages(given)], **self._settings(config))
+        made = _written(result)
+        return self._samples(result, made, self._tail.values(made, config))
 
-    def _settings(self, config: RunnableConfig) -> dict[str, Any]:
+    async def ado(self, given: Any, config: RunnableConfig | None = None) -> Samples:
+        """Ask without blocking."""
+        for step in self._before:
+            given = await step.ainvoke(given, config or _UNSEEN)
+        result = await self._model.agenerate([_messages(given)], **self._settings(config))
+        made = _written(result)
+        return self._samples(result, made, await self._tail.avalues(made, config))
+
+    def _settings(self, config: RunnableConfig | None) -> dict[str, Any]:
+        asked = dict(self._core.kwargs) if self._n == 1 else {**self._core.kwargs, "n": self._n}
+        if config is None:
+            return asked if self._meter is None else {**asked, "callbacks": [self._meter]}
         tags, metadata = config.get("tags") or [], config.get("metadata") or {}
-        labels = {"tags": [*self.tags, *tags], "metadata": {**self.metadata, **metadata}}
-        return {**self.kwargs, **labels, "callbacks": config.get("callbacks"), "n": self.n}
+        labels = {"tags": [*self._core.tags, *tags], "metadata": {**self._core.metadata, **metadata}}
+        return {**asked, **labels, "callbacks": config.get("callbacks")}
+
+    def _samples(self, result: LLMResult, made: Sequence[ChatGeneration], values: Sequence[Any]) -> Samples:
+        messages = [generation.message for generation in made]
+        if self._meter is not None:
+            usage = self._meter.usage
+        else:
+            usage = usage_of(messages[0] if messages else None, result.llm_output)
+        return Samples(list(zip(messages, values, strict=True)), usage)
 
 
-def _messages(result: LLMResult) -> list[AIMessage]:
-    return [message for g in result.generations[0] if isinstance(message := getattr(g, "message", None), AIMessage)]
+_UNSEEN: RunnableConfig = {"callbacks": []}
+
+
+def _messages(given: Any) -> list[BaseMessage]:
+    if isinstance(given, PromptValue):
+        return given.to_messages()
+    if isinstance(given, list) and all(isinstance(message, BaseMessage) for message in given):
+        return given
+    return [HumanMessage(given)] if isinstance(given, str) else convert_to_messages(given)
+
+
+def _written(result: LLMResult) -> list[ChatGeneration]:
+    return [g for g in result.generations[0] if isinstance(g, ChatGeneration) and isinstance(g.message, AIMessage)]

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property, partial, reduce
+from operator import or_
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import Runnable, RunnableLambda
 from pydantic import BaseModel
 
 from tpo_core import Candidate, InvalidInputError
 from tpo_core.loop.effects import Generate, Task
 from tpo_core.masking import Secrets
+from tpo_core.pace import Pace
 from tpo_core.prompts.reading import read
 from tpo_core.prompts.rendering import render
 from tpo_langchain.chain import Anatomy, Core, dissect, models_of
-from tpo_langchain.convert import can_remake, remade, replace_text, text_of
+from tpo_langchain.convert import can_remake, remaker, replace_text, text_of
+from tpo_langchain.query import Query
+from tpo_langchain.tails import Paces, Tail
 
 __all__ = ["Parts", "TunedPrompt"]
+
+
+_TURNS: Mapping[Any, Callable[[Any], BaseMessage]] = {
+    "system": SystemMessage,
+    "user": HumanMessage,
+    "assistant": AIMessage,
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,11 @@ class Parts:
         return [Secrets(**vars(model)) for model in models_of([self.chain, self.critic, self.editor])]
 
     @cached_property
+    def asking(self) -> Query:
+        """Return what finds the query in an input."""
+        return Query(self.query, self.anatomy.prompt)
+
+    @cached_property
     def choices(self) -> tuple[str, ...]:
         """Return the ids under which a call may configure the models, or choose others."""
         own = (self.chain, self.critic, self.editor)
@@ -74,6 +90,10 @@ class Parts:
     def chosen(self, configurable: Mapping[str, Any]) -> tuple[str, ...]:
         """Return what a call configures of the models: what is learnt about them holds for that."""
         return tuple(f"{name}={configurable[name]!r}" for name in self.choices if name in configurable)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what is made of the parts while they are used."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def check(self, rounds: int) -> None:
         """Refuse a loop that would have no one to ask.
@@ -86,77 +106,105 @@ class Parts:
                 "no chat model is found in the chain to write critiques and updates: give llm= one, or mode='bon'"
             )
 
-    def messages(self, request: Generate) -> list[Any]:
+    def messages(self, request: Generate) -> list[BaseMessage]:
         """Return the prompt of a loss, gradient or update as chat messages."""
         assert request.signature is not None
-        tuned = self.prompts.get(request.task)
-        if tuned is None:
-            return render(request.signature, request.inputs)
-        return render(request.signature.with_instructions(tuned.instructions), request.inputs, tuned.demos)
+        signature, tuned = request.signature, self.prompts.get(request.task)
+        if tuned is not None:
+            signature = signature.with_instructions(tuned.instructions)
+        turns = render(signature, request.inputs, () if tuned is None else tuned.demos)
+        return [_TURNS[turn["role"]](turn["content"]) for turn in turns]
 
     def text(self, value: Any, message: AIMessage | None) -> str:
         """Return an output as text, where the user has no renderer: as written, where the chain parses what was.
 
         Data stays JSON: it is cleaner than what models write around it, and its parsers read it as well.
         """
-        written = message.text if message is not None and self.anatomy.after and not self.anatomy.structured else ""
-        if written.strip() and not isinstance(value, (str, BaseMessage, BaseModel, dict)):
-            return str(written)
-        return text_of(value)
+        if isinstance(value, (str, BaseMessage, BaseModel, dict)) or message is None:
+            return text_of(value)
+        written = str(message.text) if self.anatomy.after and not self.anatomy.structured else ""
+        return written if written.strip() else text_of(value)
 
-    def core(self, task: Task) -> Core | None:
-        """Return the model that may be asked for n samples of a task in one request; None where there is none."""
-        if task == "sample" or (task == "update" and self.editor is None):
-            core = self.anatomy.core
-        else:
-            core = dissect(self.editor).core if task == "update" and self.editor is not None else None
-        return core if core is not None and _takes_n(core) else None
+    @cached_property
+    def cores(self) -> Mapping[Task, Core | None]:
+        """Return for each task the model that is asked, if it can be by itself; None where a chain must run."""
+        own = self.anatomy.core
+        critic, editor = (_alone(model) for model in (self.critic, self.editor))
+        return {"sample": own, "loss": critic, "gradient": critic, "update": own if self.editor is None else editor}
+
+    def takes_n(self, task: Task) -> bool:
+        """Return whether to try one request for several samples of a task."""
+        core = self.cores[task]
+        return task in ("sample", "update") and core is not None and core.takes_n
 
     def writer(self, request: Generate) -> Runnable[Any, Any]:
-        """Return what writes one loss, gradient or update, from messages."""
-        if request.task == "update":
-            return self.anatomy.from_model if self.editor is None else self.editor | self._updated(request)
-        assert self.critic is not None
+        """Return what writes one loss, gradient or update from messages, as a chain."""
+        if request.task == "update" and self.editor is None:
+            return self.anatomy.from_model
+        writer = self.editor if request.task == "update" else self.critic
+        assert writer is not None
+        own, steps = self._reading(request)
+        return reduce(or_, [RunnableLambda(own, name="read"), *steps], writer)
 
-        def said(message: Any) -> str:
-            return _read(request, message)
+    def tail(self, request: Generate) -> Tail:
+        """Return what is done with the messages that the model wrote: for a sample the rest of the chain."""
+        if request.task == "sample" or (request.task == "update" and self.editor is None):
+            return self._after
+        own, steps = self._reading(request)
+        return Tail(own, steps, self._paces)
 
-        return self.critic | RunnableLambda(said, name="read")
+    @cached_property
+    def rendering(self) -> Pace:
+        """Return what is known of how quick the renderer is."""
+        return Pace()
 
-    def after(self, request: Generate) -> Runnable[Any, Any] | None:
-        """Return what is done with each message that the model wrote: for a sample the rest of the chain."""
-        return self.anatomy.tail if request.task == "sample" or self.editor is None else self._updated(request)
+    @cached_property
+    def _after(self) -> Tail:
+        return Tail(None, self.anatomy.after, Paces())
+
+    @cached_property
+    def _paces(self) -> Paces:
+        return Paces()
+
+    @cached_property
+    def _remaking(self) -> Callable[[str, Any], Any]:
+        return remaker(self.parser)
 
     def must_parse(self, value: Any) -> bool:
-        """Say whether an update could not become an output like this one, for want of a parser."""
+        """Return whether an update could not become an output like this one, for want of a parser."""
         return self.parser is None and self.anatomy.model is None and not can_remake(value)
 
-    def _updated(self, request: Generate) -> Runnable[Any, Any]:
-        """Return what makes the chain's own kind of output of what the editor wrote."""
-        parent = request.parent or Candidate("")
+    def _reading(self, request: Generate) -> tuple[Callable[[Any], Any], Sequence[Any]]:
+        """Return our reading of what was written, and the user's steps after it: an output of the chain's own kind."""
+        if request.task != "update":
+            return partial(_read, request), ()
+        return partial(self._reread, request), self._steps(request.parent or Candidate(""))
 
-        def reread(said: Any) -> Any:
-            if not isinstance(said, (str, BaseMessage)):  # an editor with an output format of its own
-                return said
-            text = _read(request, said)
-            if isinstance(self.parser, Runnable):
-                return text
-            if self.parser is not None or self.anatomy.model is None:
-                return remade(text, parent.value, self.parser)
-            return replace_text(said, text) if isinstance(said, AIMessage) else text
+    def _reread(self, request: Generate, said: Any) -> Any:
+        if not isinstance(said, (str, BaseMessage)):  # an editor with an output format of its own
+            return said
+        text = _read(request, said)
+        if self.parser is not None or self.anatomy.model is None:
+            return text
+        return replace_text(said, text) if isinstance(said, AIMessage) else text
 
-        step = RunnableLambda(reread, name="read")
-        tail = self.parser if self.parser is not None else self.anatomy.tail
-        return step | tail if isinstance(tail, Runnable) else step
+    def _steps(self, parent: Candidate) -> Sequence[Any]:
+        if isinstance(self.parser, Runnable):
+            return (self.parser,)
+        if self.parser is not None or self.anatomy.model is None:
+            return (partial(self._remade, parent),)
+        return self.anatomy.after
+
+    def _remade(self, parent: Candidate, said: Any) -> Any:
+        return self._remaking(said, parent.value) if isinstance(said, str) else said
+
+
+def _alone(writer: Runnable[Any, Any] | None) -> Core | None:
+    """Return a writer's model where it is nothing but one."""
+    anatomy = Anatomy() if writer is None else dissect(writer)
+    return None if anatomy.before or anatomy.after else anatomy.core
 
 
 def _read(request: Generate, said: Any) -> str:
     assert request.signature is not None
     return read(request.signature, text_of(said))
-
-
-def _takes_n(core: Core) -> bool:
-    """Say whether to try a request with n. langchain-openai parses a ``response_format`` for one choice only."""
-    model = core.model
-    free = not {"n", "response_format"} & set(core.kwargs) and not getattr(model, "streaming", False)
-    return free and "n" in type(model).model_fields

@@ -16,16 +16,16 @@ from tpo_core import Trajectory
 from tpo_core.drivers.run import arun, run
 from tpo_core.models.policy import Policy
 from tpo_langchain.base import Composite, checked_parts
-from tpo_langchain.convert import aquery_of, query_of
 from tpo_langchain.first_answer import AfterFirst
 from tpo_langchain.graphs import WholeGraph
 from tpo_langchain.memory import Memories
 from tpo_langchain.policy import ChainPolicy
+from tpo_langchain.query import Asked
 from tpo_langchain.roles import Parts
 from tpo_langchain.settings import LoopSettings, named, spread
 from tpo_langchain.steps import Gates
 from tpo_langchain.streaming import chunks, joined
-from tpo_langchain.tracing import TracedReward, atell, child, record, tell, told
+from tpo_langchain.tracing import TracedReward, atell, child, heard, record, tell, told
 
 __all__ = ["RunnableTPO"]
 
@@ -115,31 +115,38 @@ class RunnableTPO(LoopSettings, Composite):
         return await self._arefine(input, run_manager, config, **kwargs)
 
     def _refine(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
-        events = child(config, run_manager, "tpo:events")
-        query = query_of(input, self.query, self._parts.anatomy.prompt)
-        trajectory = run(
-            query, **self._job(input, run_manager, config, kwargs), on_progress=lambda progress: tell(progress, events)
-        )
-        return self._answer(trajectory, run_manager)
+        asked = self._parts.asking.of(input)
+        job = self._job(asked, input, run_manager, config, kwargs)
+        if heard(run_manager):
+            events = child(config, run_manager, "tpo:events")
+            job["on_progress"] = lambda progress: tell(progress, events)
+        return self._answer(run(**job), run_manager)
 
     async def _arefine(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
-        events = child(config, run_manager, "tpo:events")
-        query = await aquery_of(input, self.query, self._parts.anatomy.prompt)
-        trajectory = await arun(
-            query, **self._job(input, run_manager, config, kwargs), on_progress=lambda progress: atell(progress, events)
-        )
-        return self._answer(trajectory, run_manager)
+        asked = await self._parts.asking.aof(input)
+        job = self._job(asked, input, run_manager, config, kwargs)
+        if heard(run_manager):
+            events = child(config, run_manager, "tpo:events")
+            job["on_progress"] = lambda progress: atell(progress, events)
+        return self._answer(await arun(**job), run_manager)
 
-    def _job(self, input: Any, run_manager: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return what the drivers take beside the query."""
+    def _job(
+        self, asked: Asked, input: Any, run_manager: Any, config: RunnableConfig, kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return what the drivers take."""
         settings = self.loop_config(config.get("configurable"))
         self._parts.check(settings.rounds)
-        scoring = TracedReward(self.reward, lambda: child(config, run_manager, "tpo:score"))
+        reward = self.reward
+        if heard(run_manager):
+            reward = TracedReward(reward, lambda: child(config, run_manager, "tpo:score"))
         memory = self._memories.of((self._models, self._parts.chosen(config.get("configurable") or {})))
-        policy: Policy = ChainPolicy(self._parts, memory, settings.rounds, config, run_manager, kwargs, self._gates)
+        policy: Policy = ChainPolicy(
+            self._parts, memory, settings.rounds, config, run_manager, kwargs, self._gates, asked.opened
+        )
         return {
+            "query": asked.query,
             "policy": policy if self._first is None else AfterFirst(policy, self._first),
-            "reward": scoring,
+            "reward": reward,
             "config": settings,
             "inputs": input,
             "gold": self.gold,

@@ -20,9 +20,9 @@ PREFIX = "tpo_"
 
 
 class LoopSettings(BaseModel):
-    """The fields of ``TPOConfig``, with the same meaning and the same defaults but for three.
+    """The fields of ``TPOConfig``, with the same meaning and the same defaults but for one.
 
-    ``temperature``, ``top_p`` and ``max_response_tokens`` are None here: a LangChain model carries its own.
+    ``temperature`` is None here: a LangChain model carries its own, set by its owner.
     """
 
     mode: Mode = "tpo"

@@ -1,50 +1,92 @@
-"""What a request to a chain takes, step by step: a child run, and the user's renderer for what came of it."""
+"""What an answer of a chain takes, step by step: a request or a run, and the user's renderer for what came of it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from tpo_langchain.calling import acalled, called
+from tpo_core.pace import Pace
+from tpo_core.rewards.concurrency import aeach_sync, each
+from tpo_langchain.failures import unparsable
+from tpo_langchain.n_samples import Request, Samples
 from tpo_langchain.tracing import Meter
 
-__all__ = ["Call", "Flow", "Gates", "Rendering", "aserved", "served"]
+__all__ = ["Asking", "Flow", "Gates", "Rendering", "Running", "aserved", "served"]
 
 Gates = tuple[AbstractContextManager[Any], AbstractAsyncContextManager[Any]]
 """What a sync and an async call must pass: the bounds of a batch."""
 
 
 @dataclass(frozen=True)
-class Call:
-    """One child run: what is invoked with what, and what it costs."""
+class Asking:
+    """A request to a chain's model."""
 
-    run: Runnable[Any, Any]
+    request: Request
     given: Any
-    config: RunnableConfig
-    kwargs: dict[str, Any]
-    meter: Meter
+    config: RunnableConfig | None
+    """The child run's; None where nobody listens."""
     gates: Gates
 
-    def done(self) -> Any:
+    def done(self) -> Samples | Exception:
         """Return what comes of it, or the exception that does."""
         try:
             with self.gates[0]:
-                return self.run.invoke(self.given, self.config, **self.kwargs)
+                if self.config is None:
+                    return self.request.do(self.given)
+                return self.request.invoke(self.given, self.config)
         except Exception as error:  # noqa: BLE001 - the flow that asked decides what it costs
             return error
 
-    async def adone(self) -> Any:
+    async def adone(self) -> Samples | Exception:
         """Return as ``done`` does, without blocking."""
         try:
             async with self.gates[1]:
-                return await self.run.ainvoke(self.given, self.config, **self.kwargs)
+                if self.config is None:
+                    return await self.request.ado(self.given)
+                return await self.request.ainvoke(self.given, self.config)
         except Exception as error:  # noqa: BLE001 - as in done
             return error
+
+
+@dataclass(frozen=True)
+class Running:
+    """A run of a whole chain for one sample, where its model cannot be asked by itself."""
+
+    chain: Runnable[Any, Any]
+    given: Any
+    config: RunnableConfig
+    kwargs: Mapping[str, Any]
+    meter: Meter
+    """Sees what the chain's models answer."""
+    gates: Gates
+
+    def done(self) -> Samples | Exception:
+        """Return what comes of it, or the exception that does."""
+        try:
+            with self.gates[0]:
+                return self._seen(self.chain.invoke(self.given, self.config, **self.kwargs))
+        except Exception as error:  # noqa: BLE001 - the flow that asked decides what it costs
+            return self._failed(error)
+
+    async def adone(self) -> Samples | Exception:
+        """Return as ``done`` does, without blocking."""
+        try:
+            async with self.gates[1]:
+                return self._seen(await self.chain.ainvoke(self.given, self.config, **self.kwargs))
+        except Exception as error:  # noqa: BLE001 - as in done
+            return self._failed(error)
+
+    def _seen(self, value: Any) -> Samples:
+        return Samples([(self.meter.last, value)], self.meter.usage)
+
+    def _failed(self, error: Exception) -> Samples | Exception:
+        """Return an answer that could not be parsed as one, with what it cost."""
+        return error if unparsable(error) is None else self._seen(error)
 
 
 @dataclass(frozen=True)
@@ -53,27 +95,23 @@ class Rendering:
 
     render: Any
     values: Sequence[Any]
+    pace: Pace
 
     def done(self) -> list[Any]:
         """Return each text, or the exception that came instead."""
-        return [self._one(value) for value in self.values]
+        call = self.render.invoke if isinstance(self.render, Runnable) else self.render
+        return each(call, self.values, len(self.values), self.pace)
 
     async def adone(self) -> list[Any]:
         """Return as ``done`` does, without blocking."""
         if not isinstance(self.render, Runnable):
-            return await asyncio.to_thread(self.done)
-        return await asyncio.gather(*[acalled(self.render, value) for value in self.values], return_exceptions=True)
-
-    def _one(self, value: Any) -> Any:
-        try:
-            return called(self.render, value)
-        except Exception as error:  # noqa: BLE001 - it costs this sample
-            return error
+            return await aeach_sync(self.render, self.values, len(self.values), self.pace)
+        return await asyncio.gather(*[self.render.ainvoke(value) for value in self.values], return_exceptions=True)
 
 
 T = TypeVar("T")
 
-Flow: TypeAlias = "Generator[Call | Rendering, Any, T]"
+Flow: TypeAlias = "Generator[Asking | Running | Rendering, Any, T]"
 """Yields what is to be done, is sent what came of it, returns the answer: one text for sync and async."""
 
 

@@ -18,7 +18,7 @@ from langchain_core.callbacks import (
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.outputs import LLMResult
-from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import patch_config
 from langchain_core.tracers.base import BaseTracer
 
@@ -27,10 +27,18 @@ from tpo_core.models.token_reports import Written, of_all_choices
 from tpo_core.rewards import RewardModel
 from tpo_core.values import Pair, Reward
 
-__all__ = ["Meter", "TracedReward", "atell", "child", "finish_reason", "record", "summary", "tell", "told", "usage_of"]
+__all__ = [
+    "Meter", "TracedReward", "atell", "child", "finish_reason", "heard", "record", "summary", "tell",
+    "told", "usage_of",
+]  # fmt: skip
 
 _CUT = {"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"}
 _FILTERED = {"content_filter", "safety", "refusal", "blocklist", "prohibited_content"}
+
+
+def heard(run_manager: Any) -> bool:
+    """Return whether anybody listens to a run: callbacks, a tracer of the environment, LangGraph's streams."""
+    return bool(run_manager.handlers or run_manager.inheritable_handlers)
 
 
 class Meter(BaseCallbackHandler):
@@ -43,6 +51,9 @@ class Meter(BaseCallbackHandler):
         self.usage = Usage()
         self.last: AIMessage | None = None
         self._lock = threading.Lock()
+
+    ignore_chain = ignore_agent = ignore_retriever = ignore_retry = ignore_custom_event = property(lambda self: True)
+    ignore_chat_model = property(lambda self: True)  # its start, that is
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
         """Count a model call; several generations of one request carry its whole usage each."""
@@ -114,17 +125,24 @@ class TracedReward(RewardModel):
 
     def score_pairs(self, pairs: Sequence[Pair]) -> list[Reward]:
         """Score in a child run."""
-        return self._run(pairs).invoke(_shown(pairs), self._config())
+        return _Scoring(self.reward, pairs).invoke(_shown(pairs), self._config())
 
     async def ascore_pairs(self, pairs: Sequence[Pair]) -> list[Reward]:
         """Score in a child run, without blocking."""
-        return await self._run(pairs).ainvoke(_shown(pairs), self._config())
+        return await _Scoring(self.reward, pairs).ainvoke(_shown(pairs), self._config())
 
-    def _run(self, pairs: Sequence[Pair]) -> RunnableLambda[Any, list[Reward]]:
-        async def ascore(shown: Any) -> list[Reward]:
-            return await self.reward.ascore_pairs(pairs)
 
-        return RunnableLambda(lambda shown: self.reward.score_pairs(pairs), ascore)
+class _Scoring(Runnable[Any, "list[Reward]"]):
+    """A scoring as a run, which shows what is scored."""
+
+    def __init__(self, reward: RewardModel, pairs: Sequence[Pair]) -> None:
+        self._reward, self._pairs = reward, pairs
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> list[Reward]:
+        return self._call_with_config(lambda shown: self._reward.score_pairs(self._pairs), input, config)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> list[Reward]:
+        return await self._acall_with_config(lambda shown: self._reward.ascore_pairs(self._pairs), input, config)
 
 
 def _shown(pairs: Sequence[Pair]) -> dict[str, Any]:

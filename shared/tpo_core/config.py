@@ -18,9 +18,10 @@ _MOST = sys.float_info.max
 
 @dataclass(frozen=True, kw_only=True)
 class TPOConfig:
-    """Settings of one loop; the defaults are those of the paper's main results (arXiv:2501.12895, section 5).
+    """Settings of one loop: as wide and deep as in the paper's main results (arXiv:2501.12895, section 5) by default.
 
-    A query costs ``width + depth * (2 + width)`` samples of the policy: 5 + 2 * 7 = 19 by default.
+    A query costs ``width + depth * (2 + width)`` samples of the policy: 5 + 2 * 7 = 19 by default. Of the sampling
+    settings only a temperature is sent unless more is given; ``TPOConfig.paper()`` has all of the paper's.
 
     Raises:
         InvalidInputError: A value is out of its range; the message names the argument.
@@ -44,13 +45,14 @@ class TPOConfig:
     Weak policies gain from a mix: updates raise the mean reward, fresh samples keep its spread."""
 
     temperature: float | None = 0.7
-    """Sampling temperature; None leaves the host's own."""
+    """Sampling temperature, the paper's; None leaves the host's own."""
 
-    top_p: float | None = 0.95
-    """Nucleus sampling; None leaves the host's own."""
+    top_p: float | None = None
+    """Nucleus sampling; None leaves the host's own. Some providers (Anthropic) refuse it beside a temperature."""
 
-    max_response_tokens: int | None = 2048
-    """Most tokens in one response; a response cut off there is not a candidate. None leaves the host's own."""
+    max_response_tokens: int | None = None
+    """Most tokens in one response; a response cut off there is not a candidate. None leaves the host's own: models that
+    think need room for it."""
 
     min_spread: float = 0.0
     """A round whose best and worst rewards differ by no more than this has no contrast and is not critiqued."""
@@ -96,6 +98,22 @@ class TPOConfig:
         _check_float("deadline", self.deadline, lambda x: x > 0, "a positive number of seconds, or None")
         _check_float("stop_at", self.stop_at, lambda x: True, "a finite reward, or None")
         _check_float("min_spread", self.min_spread, lambda x: x >= 0, "a number of at least 0", optional=False)
+
+    @classmethod
+    def paper(cls, **settings: Any) -> TPOConfig:
+        """Return the settings of the paper's experiments (arXiv:2501.12895, section 5), with others in their place.
+
+        D2-N5 at temperature 0.7 and top_p 0.95, at most 2,048 tokens a response.
+
+        Args:
+            **settings: Fields of ``TPOConfig``.
+
+        Example:
+            >>> TPOConfig.paper(width=20, depth=5).top_p  # its widest search
+            0.95
+        """
+        paper = {"width": 5, "depth": 2, "temperature": 0.7, "top_p": 0.95, "max_response_tokens": 2048}
+        return cls(**{**paper, **settings})
 
     @property
     def rounds(self) -> int:

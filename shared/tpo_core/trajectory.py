@@ -112,7 +112,7 @@ class Trajectory:
 
     @property
     def diagnosis(self) -> str | None:
-        """Say whether the policy looks too weak to follow its feedback, and what to do; None when all is well.
+        """Return whether the policy looks too weak to follow its feedback, and what to do; None when all is well.
 
         The paper's section 7.4: below a certain strength a policy's rewards fall as it revises. Updates that were lost
         to a provider, a deadline or the reward model say nothing about it.

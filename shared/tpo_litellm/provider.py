@@ -23,7 +23,7 @@ from tpo_core.models.policy import ChatModel, ChatPolicy
 from tpo_core.rewards import as_reward
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Completion, Message
-from tpo_litellm.wire import choice, chunks, in_words, mapped_errors, rank
+from tpo_litellm.wire import acompleted, choice, chunks, completed, in_words, mapped_errors, rank
 
 __all__ = ["TPOHandler", "register"]
 
@@ -46,7 +46,7 @@ class TPOHandler(CustomLLM):  # type: ignore[misc]  # litellm's classes are not 
 
     Args:
         reward: What answers are aligned to; see ``as_reward``. None asks ``<model>`` itself as a judge.
-        config: The loop where a request sets nothing. By default the paper's, with ``<model>``'s own sampling settings.
+        config: The loop where a request sets nothing; ``TPOConfig()`` by default.
         critic: Writes the critiques: a litellm model string or a ``ChatModel``; ``<model>`` itself by default.
         editor: Likewise the updates.
         adjustable: The loop settings that a request may set, without ``tpo_``; all of them by default. Who serves
@@ -65,7 +65,7 @@ class TPOHandler(CustomLLM):  # type: ignore[misc]  # litellm's classes are not 
         """Take what serves every request."""
         super().__init__()
         self._reward = None if reward is None else as_reward(reward)
-        self._config = config or TPOConfig(temperature=None, top_p=None, max_response_tokens=None)
+        self._config = config or TPOConfig()
         self._critic, self._editor = critic, editor
         self._adjustable = _LOOP if adjustable is None else set(adjustable)
         if unknown := sorted(self._adjustable - _LOOP):
@@ -75,7 +75,7 @@ class TPOHandler(CustomLLM):  # type: ignore[misc]  # litellm's classes are not 
         """Answer a request; see ``CustomLLM``."""
         with mapped_errors():
             job = _Job(self, kwargs)
-            first = litellm.completion(**job.first) if job.tools else None
+            first = completed(job.first) if job.tools else None
             if first is not None and not in_words(first):
                 return first
             return job.response(run(**job.loop(first)))
@@ -84,7 +84,7 @@ class TPOHandler(CustomLLM):  # type: ignore[misc]  # litellm's classes are not 
         """Answer a request without blocking."""
         with mapped_errors():
             job = _Job(self, kwargs)
-            first = await litellm.acompletion(**job.first) if job.tools else None
+            first = await acompleted(job.first) if job.tools else None
             if first is not None and not in_words(first):
                 return first
             return job.response(await arun(**job.loop(first)))

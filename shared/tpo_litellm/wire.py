@@ -1,9 +1,9 @@
-"""Between the loop and litellm's own formats: responses, chunks of a stream, errors."""
+"""Between the loop and litellm: its requests, and its own formats for responses, chunks of a stream, errors."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -13,16 +13,38 @@ from litellm.llms.custom_llm import CustomLLMError
 
 from tpo_core.errors import InvalidInputError, TPOError, UnsupportedError
 from tpo_core.masking import hidden_errors
-from tpo_core.models.refusals import status_of
+from tpo_core.models.refusals import Fitting, status_of
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Candidate
 
-__all__ = ["choice", "chunks", "in_words", "mapped_errors", "rank"]
+__all__ = ["acompleted", "choice", "chunks", "completed", "in_words", "mapped_errors", "rank"]
 
 
 def rank(candidate: Candidate) -> tuple[float, int]:
     """Sort the best candidate first, the earlier of equals before the later."""
     return -(candidate.reward or 0.0), candidate.index
+
+
+def completed(request: Mapping[str, Any]) -> Any:
+    """Ask litellm, without sampling settings that are refused."""
+    fitting = Fitting(request)
+    while True:
+        try:
+            return litellm.completion(**fitting.request)
+        except Exception as error:
+            if not fitting.drop(error):
+                raise
+
+
+async def acompleted(request: Mapping[str, Any]) -> Any:
+    """Ask litellm as ``completed`` does, without blocking."""
+    fitting = Fitting(request)
+    while True:
+        try:
+            return await litellm.acompletion(**fitting.request)
+        except Exception as error:
+            if not fitting.drop(error):
+                raise
 
 
 def choice(place: int, candidate: Candidate, trajectory: Trajectory) -> Any:
@@ -40,7 +62,7 @@ def choice(place: int, candidate: Candidate, trajectory: Trajectory) -> Any:
 
 
 def in_words(response: Any) -> bool:
-    """Say whether a response answers in words rather than calling a tool."""
+    """Return whether a response answers in words rather than calling a tool."""
     message = response.choices[0].message
     return not getattr(message, "tool_calls", None) and not getattr(message, "function_call", None)
 

@@ -23,6 +23,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = [
     "cache_keys",
     "config",
+    "pace",
     "values",
     "prompts.rendering",
     "prompts.reading",

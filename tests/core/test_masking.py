@@ -26,10 +26,10 @@ from tpo_core.cli.main import main
 from tpo_core.errors import GenerationError, InvalidInputError, ModelError, RewardError
 from tpo_core.masking import Secrets, hidden_errors, hide, masked, public
 from tpo_core.models.litellm_chat import LiteLLMChat
+from tpo_core.models.openai_chat import OpenAIChat
 from tpo_core.rewards import FunctionReward, JudgeReward, RemoteRewardModel
 
 HELLO = [{"role": "user", "content": "hello"}]
-ONCE = {"num_retries": 0, "max_retries": 0, "timeout": 20}
 WITH_PASSWORD, WITH_TOKEN = f"http://me:{quote(PASSWORD, safe='')}@", f"?key={TOKEN}"
 WAYS: dict[str, dict[str, Any]] = {
     "key": {"api_key": KEY},
@@ -39,10 +39,20 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def chat_of(where: str, way: str) -> LiteLLMChat:
+Chat = LiteLLMChat | OpenAIChat
+
+
+@pytest.fixture(params=[LiteLLMChat, OpenAIChat], ids=["litellm", "openai"])
+def kind(request: pytest.FixtureRequest) -> type[Chat]:
+    """Return the class of a chat model."""
+    chosen: type[Chat] = request.param
+    return chosen
+
+
+def chat_of(where: str, way: str, kind: type[Chat] = LiteLLMChat) -> Chat:
     settings = dict(WAYS[way])
     base = f"{settings.pop('before', 'http://')}{where}/v1{settings.pop('after', '')}"
-    return LiteLLMChat("openai/smol", api_base=base, **{**ONCE, **settings})
+    return kind("openai/smol", api_base=base, max_retries=0, timeout=20, **settings)
 
 
 @pytest.fixture
@@ -61,10 +71,10 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixtur
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500])
 async def test_a_server_that_echoes_what_it_was_sent_leaks_nothing_through_a_chat_model(
-    way: str, status: int, logged: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    kind: type[Chat], way: str, status: int, logged: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with echoing(status) as where:
-        chat = chat_of(where, way)
+        chat = chat_of(where, way, kind)
         with pytest.raises(Exception) as caught:
             chat.chat(HELLO)
         with pytest.raises(Exception) as acaught:
@@ -77,10 +87,10 @@ async def test_a_server_that_echoes_what_it_was_sent_leaks_nothing_through_a_cha
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_nothing_leaks_through_a_run_its_errors_its_causes_and_its_json(
-    way: str, logged: pytest.LogCaptureFixture
+    kind: type[Chat], way: str, logged: pytest.LogCaptureFixture
 ) -> None:
     with echoing(401) as where:
-        chat, config = chat_of(where, way), TPOConfig(mode="bon", width=2)
+        chat, config = chat_of(where, way, kind), TPOConfig(mode="bon", width=2)
         with pytest.raises(GenerationError) as caught:
             run("why?", chat, lambda prompt, response: 1.0, config)
         with pytest.raises(GenerationError) as acaught:
@@ -90,8 +100,8 @@ async def test_nothing_leaks_through_a_run_its_errors_its_causes_and_its_json(
     check_nothing_leaks(everything_said(caught.value), everything_said(acaught.value), logged.text)
 
 
-def test_an_address_with_a_password_is_named_without_it_where_nobody_answers() -> None:
-    chat = LiteLLMChat("openai/smol", api_base=f"{WITH_PASSWORD}127.0.0.1:9/v1{WITH_TOKEN}", **ONCE)
+def test_an_address_with_a_password_is_named_without_it_where_nobody_answers(kind: type[Chat]) -> None:
+    chat = kind("openai/smol", api_base=f"{WITH_PASSWORD}127.0.0.1:9/v1{WITH_TOKEN}", max_retries=0)
     with pytest.raises(ModelError, match=r"cannot be used at http://127\.0\.0\.1:9/v1: ") as caught:
         chat.chat(HELLO)
     check_nothing_leaks(everything_said(caught.value))

@@ -106,8 +106,25 @@ def test_a_setting_out_of_range_is_refused_by_name(name, value):
         TPOConfig(**{name: value})
 
 
-def test_the_defaults_are_the_paper_s():
+def test_the_defaults_send_a_temperature_and_leave_the_rest_of_sampling_to_the_host():
     config = TPOConfig()
     assert (config.mode, config.width, config.depth) == ("tpo", 5, 2)
-    assert (config.temperature, config.top_p, config.max_response_tokens) == (0.7, 0.95, 2048)
+    assert (config.temperature, config.top_p, config.max_response_tokens, config.seed) == (0.7, None, None, None)
     assert config.samples == 19 and TPOConfig(mode="bon", width=15).samples == 15
+
+
+def test_the_paper_s_settings_are_those_of_its_experiments_and_can_be_changed_one_by_one():
+    """Sections 4.2 and 5: D2-N5, N + D(2 + N) calls, N(D + 1) answers; temperature 0.7, top_p 0.95, 2,048 tokens."""
+    paper = TPOConfig.paper()
+    assert (paper.mode, paper.width, paper.depth, paper.fresh) == ("tpo", 5, 2, 0)
+    assert (paper.temperature, paper.top_p, paper.max_response_tokens) == (0.7, 0.95, 2048)
+    assert paper.samples == 5 + 2 * (2 + 5) and paper.width * (paper.depth + 1) == 15
+    unlimited = (paper.min_spread, paper.max_calls, paper.max_tokens, paper.deadline, paper.stop_at, paper.patience)
+    assert unlimited == (0.0, None, None, None, None, None) and paper.max_shown_chars is None
+    ultra = TPOConfig.paper(width=20, depth=5)
+    assert (ultra.samples, ultra.width * (ultra.depth + 1)) == (20 + 5 * 22, 120) and ultra.top_p == 0.95
+    assert TPOConfig.paper(mode="bon", width=30, top_p=None) == TPOConfig(
+        mode="bon", width=30, max_response_tokens=2048
+    )
+    with pytest.raises(InvalidInputError, match="width"):
+        TPOConfig.paper(width=0)

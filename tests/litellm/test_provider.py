@@ -169,12 +169,24 @@ def test_the_owner_says_what_requests_may_set(loopback: Any) -> None:
         TPOHandler(checksum, adjustable=["wide"])
 
 
-def test_a_model_keeps_its_own_sampling_settings_unless_told(loopback: Any) -> None:
+@pytest.mark.parametrize("tools", [{}, {"tools": TOOLS}])
+@pytest.mark.parametrize(
+    ("model", "asked", "sent"),
+    [
+        ("smol", {}, {"temperature": 0.7}),
+        ("smol", {"temperature": 0.2, "top_p": 0.5}, {"temperature": 0.2, "top_p": 0.5}),
+        ("gpt-5-mini", {}, {}),
+    ],
+)
+def test_the_sampling_settings_are_the_engine_s_unless_a_request_says_otherwise(
+    loopback: Any, model: str, asked: Any, sent: Any, tools: Any
+) -> None:
     server = loopback()
     register(checksum)
-    litellm.completion(model="tpo/openai/smol", messages=HOW, tpo_depth=0, **where(server))
-    assert not {"temperature", "top_p", "max_tokens"} & set(server.requests[0])
+    litellm.completion(model=f"tpo/openai/{model}", messages=HOW, tpo_depth=0, **where(server), **asked, **tools)
     litellm.custom_provider_map = []
+    for request in server.requests:
+        assert {k: request[k] for k in ("temperature", "top_p", "max_tokens") if k in request} == sent
 
 
 def test_without_a_reward_the_model_judges_itself(loopback: Any) -> None:

@@ -79,7 +79,9 @@ def add_parser(subparsers: Any) -> None:
     search.add_argument("--temperature", type=float, help="sampling temperature (default 0.7)")
     search.add_argument("--seed", type=int, help="make the samples reproducible")
     limits = parser.add_argument_group("limits")
-    limits.add_argument("--max-tokens", type=int, metavar="N", help="most tokens of one answer (default 2048)")
+    limits.add_argument(
+        "--max-tokens", type=int, metavar="N", help="most tokens of one answer (the model's own by default)"
+    )
     limits.add_argument("--max-calls", type=int, metavar="N", help="most samples in all")
     limits.add_argument("--deadline", type=float, metavar="SECONDS", help="answer with the best so far after this")
     output = parser.add_argument_group("output")

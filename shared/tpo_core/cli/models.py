@@ -53,7 +53,7 @@ def find_model(model: str | None, api_base: str | None) -> ChatModel:
 
 
 def is_embedded(model: ChatModel) -> bool:
-    """Say whether a model is the embedded default."""
+    """Return whether a model is the embedded default."""
     return model.name == "local/SmolLM2-135M-Instruct.Q4_1"
 
 
@@ -97,11 +97,8 @@ def _of_provider(model: str) -> ChatModel:
         from tpo_core.models.openai_chat import OpenAIChat
 
         return OpenAIChat(model)
-    import litellm
-
     from tpo_core.models.litellm_chat import LiteLLMChat
 
-    litellm.suppress_debug_info = True  # else it prints advice to standard output at every error
     return LiteLLMChat(model)
 
 

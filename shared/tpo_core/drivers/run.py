@@ -52,7 +52,7 @@ def run(
         query: What is asked: text, or chat messages.
         policy: Who answers: a ``Policy``, a ``ChatModel``, or a litellm model string.
         reward: What the answer is aligned to: a ``RewardModel`` or anything ``as_reward`` takes.
-        config: Width, depth, mode and budgets; the paper's by default.
+        config: Width, depth, mode and budgets; ``TPOConfig()`` by default.
         inputs: What the policy's own program takes; the query by default.
         gold: A held-out reward, reported in ``Trajectory.gold`` and never optimised.
         on_progress: Called with each ``Progress`` as it happens, in this thread unless a deadline is set.

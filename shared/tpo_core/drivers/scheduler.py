@@ -47,7 +47,7 @@ class Ticket:
 
     @property
     def awaited(self) -> bool:
-        """Say whether the outcome is still wanted: its deadline may have passed."""
+        """Return whether the outcome is still wanted: its deadline may have passed."""
         if self.parts:
             return any(part.awaited for part in self.parts)
         return self.flight.batch == self.batch and self.slot in self.flight.missing
@@ -82,7 +82,7 @@ class Desk:
 
     @property
     def finished(self) -> bool:
-        """Say whether every line has its result."""
+        """Return whether every line has its result."""
         return self._in_flight == 0
 
     @property

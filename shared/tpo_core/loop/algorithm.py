@@ -51,7 +51,7 @@ def tpo_loop(
 
     Args:
         query: What the response answers, as the critic and the reward model read it.
-        config: Width, depth, mode and budgets; the paper's by default.
+        config: Width, depth, mode and budgets; ``TPOConfig()`` by default.
         inputs: What the user's program takes, handed back in ``Generate.inputs`` of task ``sample``;
             the query by default.
         ledger: Books to write in, for a driver that wants the trajectory at any moment.

@@ -75,7 +75,7 @@ class Ledger:
         return None
 
     def stalled(self, number: int) -> bool:
-        """Say whether, before round ``number``, ``patience`` rounds have gone by without a better best."""
+        """Return whether, before round ``number``, ``patience`` rounds have gone by without a better best."""
         patience = self.config.patience
         return patience is not None and self.best is not None and number - 1 - self._gained >= patience
 
@@ -182,7 +182,7 @@ class Ledger:
         return min(self.scored, key=_reward, default=None)
 
     def has_contrast(self) -> bool:
-        """Say whether the best beats the worst by more than ``min_spread``."""
+        """Return whether the best beats the worst by more than ``min_spread``."""
         best, worst = self.best, self.worst
         return best is not None and worst is not None and _reward(best) - _reward(worst) > self.config.min_spread
 

@@ -44,14 +44,10 @@ class LiteLLMChat(ServedChat):
             self._settings |= _signed(api_base, settings.get("extra_headers"))
 
     def _create(self, request: dict[str, Any]) -> list[Completion]:
-        import litellm
-
-        return completions_of(litellm.completion(**self._given(request)))
+        return completions_of(_litellm().completion(**self._given(request)))
 
     async def _acreate(self, request: dict[str, Any]) -> list[Completion]:
-        import litellm
-
-        return completions_of(await litellm.acompletion(**self._given(request)))
+        return completions_of(await _litellm().acompletion(**self._given(request)))
 
     def _given(self, request: dict[str, Any]) -> dict[str, Any]:
         given = {k: v for k, v in self._settings.items() if v is not None}
@@ -64,6 +60,13 @@ class LiteLLMChat(ServedChat):
                 f"model {self.name!r} names no provider; write provider/model, such as openai/{self.name}"
             )
         return super()._explained(error)
+
+
+def _litellm() -> Any:
+    import litellm
+
+    litellm.suppress_debug_info = True  # else it prints advice to standard output at every error
+    return litellm
 
 
 def _signed(api_base: str, headers: Mapping[str, str] | None) -> dict[str, Any]:

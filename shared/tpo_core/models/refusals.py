@@ -6,11 +6,12 @@ The clients agree on little but an HTTP status, so that is what counts where the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from tpo_core.errors import TPOError
 
-__all__ = ["lasts", "may_pass", "may_refuse_n", "refuses_n", "status_of"]
+__all__ = ["Fitting", "lasts", "may_pass", "may_refuse_n", "refused_setting", "refuses_n", "status_of"]
 
 _REFUSED = (400, 422, 501)
 _PASSING = (408, 409, 425, 429)
@@ -20,6 +21,17 @@ _NAMES_N = re.compile(
     r"""['"`]n['"`]|(?<![\w\\?&])n\s*(?:[=<>]|must\b|is\b|cannot\b|should\b)"""
     r"""|(?:parameter|argument|field|support):? n\b"""
 )
+
+_SETTINGS = ("seed", "top_p", "temperature")
+"""Sampling settings that some models refuse; of two that are refused together, the first is left out."""
+
+_NAMES_SETTING = {
+    name: re.compile(
+        rf"""['"`]{name}['"`]|\b{name}\s*(?:[=:<>]|must\b|is\b|are\b|cannot\b|may\b|does\b|should\b)"""
+        rf"""|(?:parameter|argument|field|support|value):? {name}\b"""
+    )
+    for name in _SETTINGS
+}
 
 _OF_CODE = (
     ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, NotImplementedError,
@@ -51,6 +63,50 @@ def refuses_n(error: BaseException) -> bool:
 def may_refuse_n(error: BaseException) -> bool:
     """Return whether a request was refused for what it held: for ``n``, if the same request for one passes."""
     return status_of(error) in _REFUSED
+
+
+def refused_setting(error: BaseException, sent: Collection[str]) -> str | None:
+    """Return which of the sampling settings that were sent an exception says that the model refuses.
+
+    Args:
+        error: Of a client.
+        sent: The names of what was sent.
+
+    Example:
+        >>> error = ValueError("Unsupported value: 'temperature' does not support 0.7 with this model")
+        >>> refused_setting(error, ["temperature", "top_p"])
+        'temperature'
+    """
+    if status_of(error) not in (None, *_REFUSED):
+        return None
+    causes = list(_causes(error))
+    named = [getattr(cause, "param", None) for cause in causes]  # where OpenAI's client says it outright
+    found = (name for name in _SETTINGS if name in named)
+    found_in_words = (n for n in _SETTINGS if any(_NAMES_SETTING[n].search(str(cause)) for cause in causes))
+    return next((name for name in (*found, *found_in_words) if name in sent), None)
+
+
+class Fitting:
+    """A request that gives up the sampling settings that its model refuses, one after the other.
+
+    Args:
+        request: The settings to send.
+        refused: What is known to be refused.
+    """
+
+    def __init__(self, request: Mapping[str, Any], refused: Collection[str] = ()) -> None:
+        """Leave out what is known to be refused."""
+        self.request = {name: value for name, value in request.items() if name not in refused}
+        self.refused = frozenset(refused)
+
+    def drop(self, error: Exception) -> bool:
+        """Leave out what an exception says is refused; returns whether there was something to leave out."""
+        name = refused_setting(error, self.request)
+        if name is None:
+            return False
+        del self.request[name]
+        self.refused |= {name}
+        return True
 
 
 def may_pass(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,9 +11,12 @@ from typing import Any
 from tpo_core.cache_keys import made_of, unsigned
 from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.masking import Secrets, hidden_errors, public
+from tpo_core.models.refusals import Fitting
 from tpo_core.values import Completion, Message
 
 __all__ = ["ServedChat"]
+
+logger = logging.getLogger(__name__)
 
 _UNUSABLE = {
     "AuthenticationError", "NotFoundError", "APIConnectionError", "PermissionDeniedError",
@@ -22,6 +26,9 @@ _UNUSABLE = {
 
 class ServedChat(ABC):
     """A chat model that answers in the OpenAI format, whichever client asks it.
+
+    Sampling settings are wishes: a model that refuses a temperature, top_p or a seed (reasoning models, say) is asked
+    without it, from then on at once.
 
     Args:
         model: Its name, as the user wrote it.
@@ -41,6 +48,7 @@ class ServedChat(ABC):
         self.takes_n: bool | None = None
         self._settings = {"api_base": api_base, "api_key": api_key, **settings}
         self._secrets = Secrets(**self._settings)
+        self._refused: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         """Name the model, and no key."""
@@ -53,13 +61,32 @@ class ServedChat(ABC):
 
     def chat(self, messages: Sequence[Message], **settings: Any) -> list[Completion]:
         """Ask; see ``ChatModel.chat``."""
+        fitting = Fitting(_request(messages, **settings), self._refused)
         with self._explaining():
-            return self._create(_request(messages, **settings))
+            while True:
+                try:
+                    return self._learnt(fitting, self._create(dict(fitting.request)))
+                except Exception as error:
+                    if not fitting.drop(error):
+                        raise
 
     async def achat(self, messages: Sequence[Message], **settings: Any) -> list[Completion]:
         """Ask without blocking."""
+        fitting = Fitting(_request(messages, **settings), self._refused)
         with self._explaining():
-            return await self._acreate(_request(messages, **settings))
+            while True:
+                try:
+                    return self._learnt(fitting, await self._acreate(dict(fitting.request)))
+                except Exception as error:
+                    if not fitting.drop(error):
+                        raise
+
+    def _learnt(self, fitting: Fitting, answer: list[Completion]) -> list[Completion]:
+        """Remember what the model was asked without, now that it has answered."""
+        if new := fitting.refused - self._refused:
+            logger.info("%s refuses %s, and is asked without", self.name, ", ".join(sorted(new)))
+            self._refused |= new
+        return answer
 
     @abstractmethod
     def _create(self, request: dict[str, Any]) -> list[Completion]:

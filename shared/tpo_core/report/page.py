@@ -43,7 +43,7 @@ MOST_IN_NOTEBOOK = 4_000_000
 _SHARED = ("dom.js", "numbers.js", "diff.js", "axes.js", "scatter.js", "candidate.js", "tree.js")
 _SCRIPTS = {
     "trajectory": (*_SHARED, "trajectory.js"),
-    "run": (*_SHARED, "bars.js", "curves.js", "figures.js", "rows.js", "filters.js", "table.js", "run.js"),
+    "run": (*_SHARED, "bars.js", "curves.js", "tokens.js", "figures.js", "rows.js", "filters.js", "table.js", "run.js"),
 }
 _STYLES = {"trajectory": ("page.css", "tree.css"), "run": ("page.css", "tree.css", "run.css")}
 

@@ -6,13 +6,14 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, get_args
 
 from tpo_core.errors import InvalidInputError, RewardContractError
 from tpo_core.values import Pair, Prompt, Reward
 
-__all__ = ["Kind", "arguments", "as_rewards", "find_kind", "is_number", "lift"]
+__all__ = ["Kind", "Takes", "arguments", "as_rewards", "find_kind", "is_number", "lift"]
 
 Kind = Literal["pair", "response", "batch", "metric", "args", "evaluator", "runnable"]
 """How a callable wants to be called; see ``FunctionReward``."""
@@ -97,16 +98,53 @@ def _ambiguous(fn: Any, why: str) -> InvalidInputError:
     )
 
 
+@dataclass(frozen=True)
+class Takes:
+    """What a callable takes, as far as its signature tells."""
+
+    names: frozenset[str] = frozenset()
+    more: bool = False
+    """Whether it takes any other name, too."""
+    one: bool = False
+    """Whether it takes one thing by place."""
+
+    @classmethod
+    def of(cls, fn: Any) -> Takes:
+        """Read a signature; a builtin, whose kind was given, may have none."""
+        try:
+            known = inspect.signature(fn).parameters.values()
+        except (TypeError, ValueError):
+            return cls()
+        kinds = [p.kind for p in known]
+        placed = [kind for kind in kinds if kind in (_Kind.POSITIONAL_ONLY, _Kind.POSITIONAL_OR_KEYWORD)]
+        one = len(placed) == 1 and _Kind.VAR_POSITIONAL not in kinds
+        return cls(frozenset(p.name for p in known), _Kind.VAR_KEYWORD in kinds, one)
+
+    def by_name(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what it takes of arguments that are given by name."""
+        return {name: value for name, value in given.items() if self.more or name in self.names}
+
+
+_Kind = inspect.Parameter
+
+
 def arguments(
-    kind: Kind, fn: Any, pairs: Sequence[Pair], fields: tuple[str, str]
+    kind: Kind, takes: Takes, pairs: Sequence[Pair], fields: tuple[str, str]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments that say these pairs (one, unless the kind is ``batch``) in the callable's own terms."""
+    """Return the arguments that say these pairs (one, unless the kind is ``batch``) in the callable's own terms.
+
+    Args:
+        kind: How it is called.
+        takes: What it takes; a Runnable is called by its ``invoke``.
+        pairs: What it is called about.
+        fields: The names of what is built of prompt and response for ``metric`` and ``args``.
+    """
     if kind == "batch":
         prompts, responses = [_own(p.prompt) for p in pairs], [p.response for p in pairs]
-        if "completions" in _names(fn):  # TRL calls by name, and its functions may take completions alone
+        if "completions" in takes.names:  # TRL calls by name, and its functions may take completions alone
             given = {"prompts": prompts, "completions": responses}
-            return (), {k: v for k, v in given.items() if k in _names(fn) or _takes_any(fn)}
-        return (responses,) if _takes_one(fn) else (prompts, responses), {}
+            return (), takes.by_name(given)
+        return (responses,) if takes.one else (prompts, responses), {}
     (pair,) = pairs
     if kind == "response":
         return (pair.response,), {}
@@ -120,9 +158,9 @@ def arguments(
             "outputs": pair.response if _is_chat(pair.value) else _unwrapped(pair.value),
             "reference_outputs": getattr(pair.inputs, "reference_outputs", None),
         }
-        return (), {k: v for k, v in given.items() if k in _names(fn) or _takes_any(fn)}
+        return (), takes.by_name(given)
     if kind == "runnable":
-        quiet = {"config": {"tags": ["nostream", "tpo:reward"]}} if "config" in _names(fn.invoke) else {}
+        quiet = {"config": {"tags": ["nostream", "tpo:reward"]}} if "config" in takes.names else {}
         return ({"prompt": _own(pair.prompt), "response": pair.response},), quiet  # LangGraph streams all but these
     return (_own(pair.prompt), pair.response), {}
 
@@ -132,34 +170,13 @@ def _own(prompt: Prompt) -> Prompt:
 
 
 def _is_chat(thing: Any) -> bool:
-    """Say whether there is nothing, or what evaluators cannot read: a LangChain message, several, or a prompt value."""
+    """Return whether there is nothing, or what evaluators cannot read: LangChain messages or a prompt value."""
     several = isinstance(thing, (list, tuple)) and any(hasattr(m, "content") for m in thing)
     return thing is None or hasattr(thing, "content") or hasattr(thing, "to_messages") or several
 
 
 def _unwrapped(thing: Any) -> Any:
     return dict(thing.items()) if hasattr(thing, "toDict") else thing  # evaluators know no DSPy objects
-
-
-def _signature(fn: Any) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(fn).parameters
-    except (TypeError, ValueError):  # a builtin, whose kind was given
-        return {}
-
-
-def _names(fn: Any) -> set[str]:
-    return set(_signature(fn))
-
-
-def _takes_any(fn: Any) -> bool:
-    return any(p.kind is p.VAR_KEYWORD for p in _signature(fn).values())
-
-
-def _takes_one(fn: Any) -> bool:
-    parameters = _signature(fn).values()
-    placed = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return len(placed) == 1 and not any(p.kind is p.VAR_POSITIONAL for p in parameters)
 
 
 def _example(pair: Pair, field: str) -> Any:
@@ -199,7 +216,7 @@ def as_rewards(answers: Any, name: str) -> list[Reward]:
 
 
 def is_number(thing: Any) -> bool:
-    """Say whether this is a finite number, Python's or numpy's."""
+    """Return whether this is a finite number, Python's or numpy's."""
     return isinstance(thing, Real) and math.isfinite(thing)
 
 

@@ -19,9 +19,10 @@ from typing import Any, TypeVar
 
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 from tpo_core.masking import masked
+from tpo_core.pace import Pace
 from tpo_core.values import Reward
 
-__all__ = ["Mutex", "Portal", "aeach", "each", "is_control_flow", "portal", "raise_if_broken", "settle"]
+__all__ = ["Mutex", "Portal", "aeach", "aeach_sync", "each", "is_control_flow", "portal", "raise_if_broken", "settle"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +30,26 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-def each(call: Callable[[S], T], items: Sequence[S], workers: int) -> list[T | Exception]:
+def each(call: Callable[[S], T], items: Sequence[S], workers: int, pace: Pace | None = None) -> list[T | Exception]:
     """Call with each item, up to ``workers`` at a time, every one in a copy of the caller's context.
+
+    Args:
+        call: A sync function.
+        items: What it is called with, one at a time.
+        workers: Most threads.
+        pace: What is known of the function: a quick one needs no threads. Without it, none is taken for quick.
 
     Returns:
         The result or the exception of each, in the order of the items.
     """
+    if pace is not None and pace.quick:
+        with _unstreamed():
+            found = [_masked(outcome) for outcome in pace.here(call, items, math.inf)]
+        return found + each(call, items[len(found) :], workers, pace) if len(found) < len(items) else found
 
     def one(item: S) -> T | Exception:
         try:
-            return call(item)
+            return call(item) if pace is None else pace.timed(call, item)
         except Exception as error:  # noqa: BLE001  whatever a user's function raises costs one item
             return masked(error)
 
@@ -55,6 +66,17 @@ def each(call: Callable[[S], T], items: Sequence[S], workers: int) -> list[T | E
         pool.shutdown(wait=False, cancel_futures=True)  # nothing waits here unless the caller was interrupted
 
 
+async def aeach_sync(call: Callable[[S], T], items: Sequence[S], workers: int, pace: Pace) -> list[T | Exception]:
+    """Call a sync function as ``each`` does: in place where it is quick, else in threads, without blocking."""
+    found: list[T | Exception] = []
+    if pace.quick:
+        with _unstreamed():
+            found = [_masked(outcome) for outcome in pace.here(call, items)]
+    if len(found) < len(items):
+        found += await asyncio.to_thread(each, call, items[len(found) :], workers, pace)
+    return found
+
+
 async def aeach(call: Callable[[S], Awaitable[T]], items: Sequence[S], workers: int) -> list[T | Exception]:
     """Call as ``each`` does, without blocking."""
     gate = asyncio.Semaphore(workers)
@@ -68,6 +90,10 @@ async def aeach(call: Callable[[S], Awaitable[T]], items: Sequence[S], workers: 
 
     with _unstreamed():
         return list(await asyncio.gather(*[one(item) for item in items]))
+
+
+def _masked(outcome: T | Exception) -> T | Exception:
+    return masked(outcome) if isinstance(outcome, Exception) else outcome
 
 
 def _unstreamed() -> AbstractContextManager[object]:
@@ -107,7 +133,7 @@ def raise_if_broken(results: Sequence[object], name: str) -> None:
 
 
 def is_control_flow(error: BaseException) -> bool:
-    """Say whether an exception is a host's way to stop or suspend a run (LangGraph's interrupts) and not an error."""
+    """Return whether an exception is a host's way to stop or suspend a run (LangGraph's interrupts) and no error."""
     module = sys.modules.get("langgraph.errors")
     return module is not None and isinstance(error, module.GraphBubbleUp)
 

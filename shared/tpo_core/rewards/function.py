@@ -8,9 +8,10 @@ from typing import Any, get_args
 
 from tpo_core.cache_keys import function_key, made_of
 from tpo_core.errors import InvalidInputError, RewardError
+from tpo_core.pace import Pace
 from tpo_core.rewards.base import RewardModel
-from tpo_core.rewards.calling import Kind, arguments, as_rewards, find_kind, lift
-from tpo_core.rewards.concurrency import aeach, each, portal, settle
+from tpo_core.rewards.calling import Kind, Takes, arguments, as_rewards, find_kind, lift
+from tpo_core.rewards.concurrency import aeach, aeach_sync, each, portal, settle
 from tpo_core.rewards.hosts.settings import HostMetric
 from tpo_core.values import Pair, Reward
 
@@ -36,7 +37,8 @@ class FunctionReward(RewardModel):
     It may be async (sync callers then await it on one background event loop) and may return a number, ``(number,
     feedback)``, a mapping with ``score`` and ``comment`` or ``feedback``, a ``dspy.Prediction(score=, feedback=)`` or a
     list of evaluator results (averaged, each a head). Anything else is no reward: NaN, with the reason. Several pairs
-    are scored at once, in threads that see the caller's context variables. A pair that raises costs only itself.
+    are scored at once, in threads that see the caller's context variables, or where the caller is once the function has
+    shown that it is quick and waits for nothing (``tpo_core.pace``). A pair that raises costs only itself.
 
     Where names tell that a function takes the response first, or needs something else, it is refused rather than called
     the wrong way round. Nameless parameters, ``(a, b)``, are taken to be prompt and response. TRL's functions are given
@@ -85,6 +87,8 @@ class FunctionReward(RewardModel):
         self._fields = fields
         self._workers = workers
         self._cache_key = cache_key
+        self._takes = Takes.of(fn.invoke if self.kind == "runnable" else fn)
+        self._pace = Pace()
         self._call = fn.invoke if self.kind == "runnable" else fn
         self._acall = fn.ainvoke if self.kind == "runnable" else _async_form(fn)
 
@@ -99,26 +103,41 @@ class FunctionReward(RewardModel):
         if self._acall is not None and self.kind != "runnable" and _is_async(self.fn):
             return portal.run(self._ascore(pairs))
         if self.kind == "batch":
-            args, kwargs = arguments(self.kind, self.fn, pairs, self._fields)
-            return as_rewards(_waited(self._call(*args, **kwargs)), self.name)
-        return settle(each(self._one, pairs, self._workers), self.name)
+            return self._whole(each(self._called, [pairs], 1, self._pace))
+        return settle(each(self._one, pairs, self._workers, self._pace), self.name)
 
     async def ascore_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
-        """Await the function for each pair, at once; a sync function runs in threads."""
-        return await (self._ascore(pairs) if self._acall is not None else super().ascore_batch(pairs))
+        """Await the function for each pair, at once; a sync function runs in threads, unless it is quick."""
+        if self._acall is not None:
+            return await self._ascore(pairs)
+        if self.kind == "batch":
+            return self._whole(await aeach_sync(self._called, [pairs], 1, self._pace))
+        return settle(await aeach_sync(self._one, pairs, self._workers, self._pace), self.name)
 
     async def _ascore(self, pairs: Sequence[Pair]) -> Sequence[float]:
         if self.kind == "batch":
-            args, kwargs = arguments(self.kind, self.fn, pairs, self._fields)
+            args, kwargs = self._arguments(pairs)
             return as_rewards(await self._awaited(args, kwargs), self.name)
         return settle(await aeach(self._aone, pairs, self._workers), self.name)
 
+    def _arguments(self, pairs: Sequence[Pair]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return arguments(self.kind, self._takes, pairs, self._fields)
+
+    def _called(self, pairs: Sequence[Pair]) -> Any:
+        args, kwargs = self._arguments(pairs)
+        return _waited(self._call(*args, **kwargs))
+
+    def _whole(self, found: Sequence[Any]) -> Sequence[float]:
+        [answer] = found
+        if isinstance(answer, Exception):
+            raise answer
+        return as_rewards(answer, self.name)
+
     def _one(self, pair: Pair) -> Reward:
-        args, kwargs = arguments(self.kind, self.fn, [pair], self._fields)
-        return lift(_waited(self._call(*args, **kwargs)))
+        return lift(self._called([pair]))
 
     async def _aone(self, pair: Pair) -> Reward:
-        args, kwargs = arguments(self.kind, self.fn, [pair], self._fields)
+        args, kwargs = self._arguments([pair])
         return lift(await self._awaited(args, kwargs))
 
     async def _awaited(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

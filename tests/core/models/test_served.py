@@ -49,12 +49,87 @@ async def test_async_takes_the_same_requests(served, loopback):
     assert len(server.requests) == 7 and trajectory.stop_reason == "depth"
 
 
-def test_the_paper_s_sampling_settings_are_sent(served, loopback):
+def sampling(request):
+    return {key: request[key] for key in ("n", "temperature", "top_p", "max_tokens", "seed") if key in request}
+
+
+def test_the_paper_s_sampling_settings_are_sent_where_they_are_asked_for(served, loopback):
     server = loopback()
-    run("hi", served("openai/smol", api_base=server.url), LENGTH, TPOConfig(mode="bon", width=3, seed=4))
-    [request] = server.requests
+    run("hi", served("openai/smol", api_base=server.url), LENGTH, TPOConfig.paper(mode="bon", width=3, seed=4))
     wanted = {"n": 3, "temperature": 0.7, "top_p": 0.95, "max_tokens": 2048, "seed": 4 * 1_000_003}
-    assert {key: request[key] for key in wanted} == wanted
+    assert [sampling(r) for r in server.requests] == [wanted]
+
+
+def test_by_default_a_temperature_is_sent_and_never_top_p_beside_it(served, loopback):
+    """Anthropic answers 400 to both; a token limit would cut models that think."""
+    server = loopback()
+    run("hi", served("openai/smol", api_base=server.url), LENGTH, TPOConfig(mode="bon", width=3))
+    assert [sampling(r) for r in server.requests] == [{"n": 3, "temperature": 0.7}]
+
+
+def test_what_none_leaves_to_the_model_is_what_its_owner_set(served, loopback):
+    server, own = loopback(), {"temperature": 0.2, "top_p": 0.5, "max_tokens": 77}
+    config = TPOConfig(mode="bon", width=3, temperature=None)
+    run("hi", served("openai/smol", api_base=server.url, **own), LENGTH, config)
+    assert [sampling(r) for r in server.requests] == [{"n": 3, **own}]
+
+
+def refusing(*names, together=False):
+    """Return an answer that refuses settings as OpenAI does, or, as Anthropic does, one beside another."""
+
+    def answer(request, number):
+        sent = [name for name in names if name in request]
+        if together and len(sent) > 1:
+            return 400, {"error": {"message": f"`{sent[0]}` and `{sent[1]}` cannot both be specified for this model."}}
+        if sent and not together:
+            message = f"Unsupported value: '{sent[0]}' does not support {request[sent[0]]} with this model."
+            return 400, {"error": {"message": message, "param": sent[0], "code": "unsupported_value"}}
+        return f"answer {number}"
+
+    return answer
+
+
+async def test_settings_that_a_model_refuses_are_left_out_and_from_then_on_not_sent(served, loopback):
+    server = loopback(refusing("temperature", "top_p", "seed"))
+    chat = served("openai/smol", api_base=server.url, max_retries=0)
+    settings = {"temperature": 0.7, "top_p": 0.95, "seed": 5, "max_tokens": 9}
+    assert (await chat.achat(USER, **settings))[0].text == "answer 3"
+    assert [sorted(sampling(r)) for r in server.requests] == [
+        ["max_tokens", "seed", "temperature", "top_p"],
+        ["max_tokens", "seed", "top_p"],
+        ["max_tokens", "seed"],
+        ["max_tokens"],
+    ]
+    server.clear()
+    assert chat.chat(USER, **settings)[0].text and [sampling(r) for r in server.requests] == [{"max_tokens": 9}]
+
+
+def test_of_two_settings_that_are_refused_together_the_temperature_stays(served, loopback):
+    server = loopback(refusing("temperature", "top_p", together=True))
+    trajectory = run("hi", served("openai/smol", api_base=server.url), LENGTH, TPOConfig.paper(mode="bon", width=3))
+    assert not trajectory.failures
+    assert [sorted(sampling(r)) for r in server.requests] == [
+        ["max_tokens", "n", "temperature", "top_p"],
+        ["max_tokens", "n", "temperature"],
+    ]
+
+
+def test_a_refusal_for_another_reason_is_raised_and_teaches_nothing(served, loopback):
+    server = loopback(lambda request, number: (400, {"error": {"message": f"bad prompt in {request}"}}))
+    chat = served("openai/smol", api_base=server.url, max_retries=0)
+    for _ in range(2):
+        server.clear()
+        with pytest.raises(Exception, match="bad prompt"):
+            chat.chat(USER, temperature=0.7)
+        assert [sampling(r) for r in server.requests] == [{"temperature": 0.7}, {}]  # it named what was sent
+
+
+def test_what_litellm_refuses_by_itself_is_not_sent_and_nothing_is_printed(loopback, capfd):
+    server = loopback()
+    chat = LiteLLMChat("openai/gpt-5-mini", api_base=server.url)
+    trajectory = run("hi", chat, LENGTH, TPOConfig.paper(mode="bon", width=3, max_response_tokens=None))
+    assert [sampling(r) for r in server.requests] == [{"n": 3}] and not trajectory.failures
+    assert capfd.readouterr().out == ""
 
 
 def test_critic_and_editor_may_be_other_models(served, loopback):

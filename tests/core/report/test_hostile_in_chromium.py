@@ -85,6 +85,7 @@ def test_a_megabyte_is_shown_by_pieces_and_in_the_end_whole(page):
     for _ in range(12):
         page.run(f"{box}.querySelector('.more')?.click()")
     assert page.ask(f"{box}.querySelector('.more')") is None
+    assert page.ask("document.querySelectorAll('*').length") < 10_000
     assert page.ask(f"{box}.textContent.replace(/[⟨⟩]/g, '')") == plain(text)
 
 

@@ -4,8 +4,11 @@ const tip = el("div", { id: "tip", hidden: true });
 
 // `lines` are [label, value] pairs or plain strings.
 function showTip(x, y, lines) {
-  tip.replaceChildren(...lines.map((line) =>
-    Array.isArray(line) ? el("div", {}, el("span", {}, line[0]), el("b", {}, line[1])) : el("div", {}, line)));
+  tip.replaceChildren(
+    ...lines.map((line) =>
+      Array.isArray(line) ? el("div", {}, el("span", {}, line[0]), el("b", {}, line[1])) : el("div", {}, line),
+    ),
+  );
   tip.hidden = false;
   const box = tip.getBoundingClientRect();
   const left = x + 14 + box.width > window.innerWidth ? x - 14 - box.width : x + 14;
@@ -14,7 +17,9 @@ function showTip(x, y, lines) {
   tip.style.top = `${Math.max(4, top)}px`;
 }
 
-const hideTip = () => { tip.hidden = true; };
+const hideTip = () => {
+  tip.hidden = true;
+};
 
 function withTip(node, lines) {
   const say = () => (typeof lines === "function" ? lines() : lines);
@@ -29,7 +34,10 @@ function withTip(node, lines) {
 }
 
 // A tip stands in the topmost layer: that of an open dialog, or the page's.
-const placeTip = (parent = document.body) => { hideTip(); parent.append(tip); };
+const placeTip = (parent = document.body) => {
+  hideTip();
+  parent.append(tip);
+};
 
 // A figure. `draw(width)` returns the picture, or null when there is nothing to draw, and is called again whenever the
 // width changes, so that letters keep their size. `numbers` is [head, ...rows], which readers of tables get.
@@ -42,10 +50,19 @@ function chart({ title, note = null, empty, draw, numbers = null, controls = nul
     drawn = width;
     plot.replaceChildren(draw(width) ?? el("p", { class: "empty" }, empty));
   }
-  new ResizeObserver(() => { if (Math.round(plot.clientWidth) !== drawn) redraw(); }).observe(plot);
-  const figure = el("figure", { class: "chart" },
-    el("figcaption", {}, el("h3", {}, title), controls, note && el("p", { class: "note" }, note)), plot);
-  figure.redraw = () => { redraw(); setNumbers(); };
+  new ResizeObserver(() => {
+    if (Math.round(plot.clientWidth) !== drawn) redraw();
+  }).observe(plot);
+  const figure = el(
+    "figure",
+    { class: "chart" },
+    el("figcaption", {}, el("h3", {}, title), controls, note && el("p", { class: "note" }, note)),
+    plot,
+  );
+  figure.redraw = () => {
+    redraw();
+    setNumbers();
+  };
   const table = el("details", { class: "numbers" }, el("summary", {}, "Numbers"));
   function setNumbers() {
     const lines = typeof numbers === "function" ? numbers() : numbers;
@@ -58,10 +75,31 @@ function chart({ title, note = null, empty, draw, numbers = null, controls = nul
 }
 
 function numbersTable([head, ...rows]) {
-  return el("table", {},
-    el("thead", {}, el("tr", {}, head.map((name) => el("th", { scope: "col" }, name)))),
-    el("tbody", {}, rows.map(([first, ...cells]) =>
-      el("tr", {}, el("th", { scope: "row" }, first), cells.map((cell) => el("td", {}, cell))))));
+  return el(
+    "table",
+    {},
+    el(
+      "thead",
+      {},
+      el(
+        "tr",
+        {},
+        head.map((name) => el("th", { scope: "col" }, name)),
+      ),
+    ),
+    el(
+      "tbody",
+      {},
+      rows.map(([first, ...cells]) =>
+        el(
+          "tr",
+          {},
+          el("th", { scope: "row" }, first),
+          cells.map((cell) => el("td", {}, cell)),
+        ),
+      ),
+    ),
+  );
 }
 
 // Axes of a picture. x and y are { range, ticks, label, format }; returns the picture and its scales.
@@ -76,15 +114,19 @@ function axes({ width, height, x, y, label, role = "img" }) {
   for (const value of y.ticks) {
     root.append(
       svg("line", { class: "grid", x1: box.left, x2: box.right, y1: sy(value), y2: sy(value) }),
-      svg("text", { class: "tick", x: box.left - 6, y: sy(value) + 4, "text-anchor": "end" }, format.y(value)));
+      svg("text", { class: "tick", x: box.left - 6, y: sy(value) + 4, "text-anchor": "end" }, format.y(value)),
+    );
   }
   for (const value of x.ticks) {
-    root.append(svg("text", { class: "tick", x: sx(value), y: box.bottom + 17, "text-anchor": "middle" }, format.x(value)));
+    root.append(
+      svg("text", { class: "tick", x: sx(value), y: box.bottom + 17, "text-anchor": "middle" }, format.x(value)),
+    );
   }
   root.append(
     svg("line", { class: "axis", x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom }),
     svg("text", { class: "label", x: 2, y: 12 }, y.label),
-    svg("text", { class: "label", x: box.right, y: height - 4, "text-anchor": "end" }, x.label));
+    svg("text", { class: "label", x: box.right, y: height - 4, "text-anchor": "end" }, x.label),
+  );
   return { root, x: sx, y: sy, box };
 }
 
@@ -98,14 +140,27 @@ function mark(kind, x, y, size = 5) {
   }
   if (kind === "failed") {
     const s = size * 0.8;
-    return svg("path", { class: "mark failed", d: `M${x - s},${y - s}L${x + s},${y + s}M${x - s},${y + s}L${x + s},${y - s}` });
+    return svg("path", {
+      class: "mark failed",
+      d: `M${x - s},${y - s}L${x + s},${y + s}M${x - s},${y + s}L${x + s},${y - s}`,
+    });
   }
   return svg("circle", { class: `mark ${kind}`, cx: x, cy: y, r: size });
 }
 
 function legend(entries) {
-  return el("ul", { class: "legend" }, entries.map(([kind, name]) =>
-    el("li", {}, svg("svg", { viewBox: "0 0 22 14", width: 22, height: 14, "aria-hidden": "true" }, legendMark(kind)), name)));
+  return el(
+    "ul",
+    { class: "legend" },
+    entries.map(([kind, name]) =>
+      el(
+        "li",
+        {},
+        svg("svg", { viewBox: "0 0 22 14", width: 22, height: 14, "aria-hidden": "true" }, legendMark(kind)),
+        name,
+      ),
+    ),
+  );
 }
 
 function legendMark(kind) {

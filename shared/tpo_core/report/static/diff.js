@@ -11,7 +11,8 @@ function diffWords(before, after) {
   let head = 0;
   while (head < a.length && head < b.length && a[head] === b[head]) head += 1;
   let tail = 0;
-  while (tail < a.length - head && tail < b.length - head && a[a.length - 1 - tail] === b[b.length - 1 - tail]) tail += 1;
+  while (tail < a.length - head && tail < b.length - head && a[a.length - 1 - tail] === b[b.length - 1 - tail])
+    tail += 1;
   const middle = editScript(a.slice(head, a.length - tail), b.slice(head, b.length - tail));
   if (middle === null) return null;
   const runs = [["same", a.slice(0, head)], ...middle, ["same", a.slice(a.length - tail)]];
@@ -101,8 +102,12 @@ function joinIslands(runs) {
 // A candidate beside its parent.
 function diffBlock(before, after) {
   const runs = diffWords(before, after);
-  if (runs === null) return el("p", { class: "note" }, "The two have too little in common to be compared word by word.");
+  if (runs === null)
+    return el("p", { class: "note" }, "The two have too little in common to be compared word by word.");
   const tags = { same: "span", gone: "del", new: "ins" };
-  return el("div", { class: "text diff", dir: "auto" },
-    runs.map(({ kind, text }) => el(tags[kind], {}, text.length > FIRST_PIECE ? [longText(text)] : textNodes(text))));
+  return el(
+    "div",
+    { class: "text diff", dir: "auto" },
+    runs.map(({ kind, text }) => el(tags[kind], {}, text.length > FIRST_PIECE ? [longText(text)] : textNodes(text))),
+  );
 }

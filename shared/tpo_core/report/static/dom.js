@@ -107,7 +107,10 @@ function unfoldForPrint() {
   let closed = [];
   window.addEventListener("beforeprint", () => {
     closed = [...document.querySelectorAll("details:not([open])")].filter((d) => !d.classList.contains("numbers"));
-    for (const details of closed) details.open = true;
+    for (const details of closed) {
+      details.open = true;
+      details.fill?.(); // the event of opening comes too late for paper
+    }
   });
   window.addEventListener("afterprint", () => closed.forEach((details) => (details.open = false)));
 }

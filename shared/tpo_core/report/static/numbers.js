@@ -9,7 +9,12 @@ function number(value, digits = 3, fixed = false) {
   const size = Math.abs(value);
   if (size !== 0 && (size >= 1e6 || size < 1e-3)) return minus(value.toExponential(Math.max(0, digits - 1)));
   const places = size === 0 ? 0 : Math.max(0, digits - 1 - Math.floor(Math.log10(size)));
-  return minus(value.toLocaleString("en", { maximumFractionDigits: Math.min(places, 6), minimumFractionDigits: fixed ? Math.min(places, 6) : 0 }));
+  return minus(
+    value.toLocaleString("en", {
+      maximumFractionDigits: Math.min(places, 6),
+      minimumFractionDigits: fixed ? Math.min(places, 6) : 0,
+    }),
+  );
 }
 
 // Three digits that count, zeros at the end included: for numbers that stand beside each other.
@@ -22,7 +27,11 @@ const percent = (share, places = 0) => (Number.isFinite(share) ? `${(100 * share
 const seconds = (value) => (Number.isFinite(value) ? `${precise(value)} s` : NONE);
 
 function short(value) {
-  for (const [size, unit] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+  for (const [size, unit] of [
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ]) {
     if (Math.abs(value) >= size) return number(value / size) + unit;
   }
   return number(value);

@@ -1,6 +1,19 @@
 // The queries: a line each for the table, and their trees, packed, by demand.
 
-const COLUMNS = ["place", "name", "query", "first", "best", "winner", "rounds", "candidates", "failures", "tokens", "seconds", "stop"];
+const COLUMNS = [
+  "place",
+  "name",
+  "query",
+  "first",
+  "best",
+  "winner",
+  "rounds",
+  "candidates",
+  "failures",
+  "tokens",
+  "seconds",
+  "stop",
+];
 
 function readRows() {
   const rows = [];
@@ -27,7 +40,8 @@ async function treeData({ chunk, slot }) {
 }
 
 async function unpack(packed) {
-  if (typeof DecompressionStream === "undefined") throw new Error("this browser is too old: it has no DecompressionStream");
+  if (typeof DecompressionStream === "undefined")
+    throw new Error("this browser is too old: it has no DecompressionStream");
   const bytes = Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return JSON.parse(await new Response(stream).text());

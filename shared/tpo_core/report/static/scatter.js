@@ -40,6 +40,9 @@ function watchDots(root, placed) {
     ring.setAttribute("cy", point.py);
     showTip(event.clientX, event.clientY, point.tip());
   });
-  root.addEventListener("pointerleave", () => { hideTip(); ring.setAttribute("visibility", "hidden"); });
+  root.addEventListener("pointerleave", () => {
+    hideTip();
+    ring.setAttribute("visibility", "hidden");
+  });
   root.addEventListener("click", (event) => find(event)?.open());
 }

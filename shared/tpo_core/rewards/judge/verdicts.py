@@ -125,7 +125,7 @@ def _named_at_the_end(sentence: str) -> str:
 
 
 def says_tie(text: str) -> bool:
-    """Say whether a text is the verdict that neither of two is better."""
+    """Return whether a text is the verdict that neither of two is better."""
     return _TIE.fullmatch(_thoughtless(text)) is not None
 
 

@@ -66,11 +66,11 @@ class Replica:
             self.load -= 1
 
     def rests(self) -> bool:
-        """Say whether to leave it alone: it failed lately, or it failed and one call is finding out if it is back."""
+        """Return whether to leave it alone: it failed lately, or one call is finding out if it is back."""
         return self.failures > 0 and (self.in_flight > 0 or _now() < self.rests_until)
 
     def gone(self, patience: float) -> bool:
-        """Say whether nothing but failures came for so many seconds, and one call is finding out if it is back."""
+        """Return whether nothing but failures came for so many seconds, and one call is finding out if it is back."""
         return self.failures > 0 and self.in_flight > 0 and _now() - self.fails_since > patience
 
     def note(self, *, failed: bool, after: float | None = None) -> None:

@@ -42,7 +42,7 @@ class SelfTest:
 
     @property
     def prefers_good(self) -> bool:
-        """Say whether both good answers beat the bad ones: false for most models that are no reward models."""
+        """Return whether both good answers beat the bad ones: false for most models that are no reward models."""
         return self.scores[0] > self.scores[1] and self.scores[2] > self.scores[3]
 
 

@@ -47,7 +47,7 @@ class Item:
     truncated: bool = False
 
     def has(self, form: Form) -> bool:
-        """Say whether this form is at hand; token ids can be spelled out."""
+        """Return whether this form is at hand; token ids can be spelled out."""
         return form in ("messages", "pair") or bool(self.ids) or (form == "text" and self.text is not None)
 
 

@@ -1,0 +1,40 @@
+"""Why what a chain returned or raised is no candidate."""
+
+from __future__ import annotations
+
+from json import JSONDecodeError
+from typing import Any
+
+from langchain_core.exceptions import OutputParserException
+from pydantic import ValidationError
+
+from tpo_core import Failure
+from tpo_core.masking import masked
+
+__all__ = ["failed", "missing", "unparsable"]
+
+_UNPARSABLE = (OutputParserException, ValidationError, JSONDecodeError)
+
+
+def missing(value: Any) -> Failure | None:
+    """Return why a value is none; None when it is one."""
+    if value is None:
+        return Failure("empty", "the chain returned None")
+    if isinstance(value, Exception):
+        return failed(value)
+    if isinstance(value, dict) and (error := value.get("parsing_error")) is not None and "raw" in value:
+        return Failure("unparsable", str(error), error if isinstance(error, Exception) else None)
+    return None
+
+
+def failed(raised: Exception) -> Failure:
+    """Return why there is no value, as its exception says."""
+    error = masked(raised)  # it was returned, not raised: nobody else has seen it
+    return unparsable(error) or Failure("error", f"{type(error).__name__}: {error}", error)
+
+
+def unparsable(error: Exception) -> Failure | None:
+    """Return what an answer that could not be parsed is; None for another error."""
+    if type(error).__name__ == "LengthFinishReasonError":  # openai's client, on structured output cut short
+        return Failure("length", str(error), error)
+    return Failure("unparsable", f"{type(error).__name__}: {error}", error) if isinstance(error, _UNPARSABLE) else None
