@@ -159,14 +159,14 @@ class RunStore(RunReader):
         self._writer.submit(lambda db: statements.tell(db, "total", str(self._next))).wait()
 
     def retry_failed(self) -> int:
-        """Reopen the queries that failed; what they were answered is kept. Returns how many."""
+        """Reopen the queries that failed, before any is taken up; what they paid for is kept. Returns how many."""
         return self._writer.submit(statements.reopen_failed).wait()
 
     def _add(self, position: int, item: Item) -> None:
-        if self._begun.total is not None:
-            raise self._other(f"it has {self._begun.total}, and these go on with line {item.line} ({item.id!r})")
         if (line := self._line_of(item.id)) is not None:
             raise statements.duplicate(item, line)
+        if self._begun.total is not None:
+            raise self._other(f"it has {self._begun.total}, and these go on with line {item.line} ({item.id!r})")
         try:
             data = item.to_bytes()
         except (TypeError, ValueError) as error:

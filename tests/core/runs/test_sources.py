@@ -255,14 +255,14 @@ def test_a_file_that_fails_while_it_is_read_is_named(tmp_path):
 
 
 def test_an_id_used_twice_is_named_or_counted_also_when_the_run_goes_on(tmp_path):
-    path = lines(tmp_path, *({"prompt": prompt, "id": id} for prompt, id in zip("abcd", "xyxz", strict=True)))
+    path = lines(tmp_path, *({"prompt": prompt, "id": id} for prompt, id in zip("abcde", "xyxzx", strict=True)))
     with RunStore.open(tmp_path / "out") as store, pytest.raises(InvalidInputError, match=r"line 3: .*'x'.* line 1"):
         list(to_do(store, Source(path)))
     for _ in range(2):
         with RunStore.open(tmp_path / "out") as store:
             source = Source(path, skip_bad_lines=True)
             assert [query.item.prompt for query in to_do(store, source)] == ["a", "b", "d"]
-            assert source.skipped == 1 and store.counts.total == 3
+            assert source.skipped == 2 and store.counts.total == 3
 
 
 def test_numbers_that_json_lacks_are_kept(tmp_path):
