@@ -103,6 +103,13 @@ class Candidate:
     """Whether it is a sample of the program itself rather than an update."""
     index: int = 0
     """Its place in ``Trajectory.candidates``."""
+    context: Any = None
+    """What it answers, as the answering model saw it (text or chat messages): with the documents that were retrieved,
+    say. An update has its parent's. None where that is the query itself."""
+
+    def answers(self, query: Prompt) -> Prompt:
+        """Return what it answers: its own context, or the query."""
+        return query if self.context is None else self.context
 
 
 @dataclass(frozen=True)
@@ -151,6 +158,9 @@ class Completion:
     failure: Failure | None = None
     """Why there is no response, or why it cannot be a candidate."""
 
+    context: Any = None
+    """What the answering model saw, where that is more than the query: text or chat messages; ``Candidate.context``."""
+
     logprobs: tuple[Mapping[str, float], ...] = field(default=(), compare=False, repr=False)
     """For each leading token, the natural-log probabilities of its likeliest alternatives, where asked for."""
 
@@ -160,9 +170,17 @@ class Pair:
     """One thing to score: a response to a prompt, with the host's own objects behind both where there are any."""
 
     prompt: Prompt
+    """What the response answers, as the answering model saw it."""
     response: str
     value: Any = field(default=None, compare=False)
     inputs: Any = field(default=None, compare=False)
+    query: Prompt | None = field(default=None, compare=False)
+    """What was asked, where the prompt is more than that: responses to one query may have seen other documents each."""
+
+    @property
+    def asked(self) -> Prompt:
+        """Return what was asked: the same for all candidates of a loop, whatever their prompts are."""
+        return self.prompt if self.query is None else self.query
 
 
 class Reward(float):

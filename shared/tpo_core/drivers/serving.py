@@ -225,7 +225,7 @@ def _together(served: Sequence[Served[T]]) -> Served[list[T]]:
 def _weigh(trajectory: Trajectory, gold: RewardModel, inputs: Any) -> Served[Trajectory]:
     """Score the candidates with the held-out reward model: reported, never optimised."""
     scored = [c for c in trajectory.candidates if c.reward is not None]
-    pairs = tuple(Pair(trajectory.query, c.response, c.value, inputs) for c in scored)
+    pairs = tuple(Pair(c.answers(trajectory.query), c.response, c.value, inputs, trajectory.query) for c in scored)
     [outcome] = yield Batch((Scoring(gold, pairs),))
     if isinstance(outcome, Exception):
         logger.warning("the gold reward model %r failed: %s", gold.name, outcome)

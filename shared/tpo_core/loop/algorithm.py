@@ -126,13 +126,14 @@ def _round(books: Ledger, inputs: Any, number: int) -> Generator[Effect, Any, St
 def _critique(books: Ledger, plan: Plan, number: int) -> Generator[Effect, Any, Step]:
     """Ask for the textual loss and the textual gradient."""
     step = Step(number, plan.chosen, plan.rejected)
-    shown = {"query": fence(_short(books, show_query(books.query)), "query")}
+    shown = {"query": _asked(books, plan.chosen)}
     chosen = _show(books, plan.chosen)
     pair = {"chosen_response": chosen}
     if plan.rejected is not None:
         pair = {"rejected_response": _show(books, plan.rejected), **pair}
     signature = TextualLoss if plan.rejected is not None else SelfCritique
-    loss = yield from say(books, "loss", signature, {**shown, **pair}, number, plan.chosen)
+    both = {"query": _asked(books, plan.chosen, plan.rejected)}
+    loss = yield from say(books, "loss", signature, {**both, **pair}, number, plan.chosen)
     if loss.failure is not None:
         return replace(step, failure=loss.failure)
     step = replace(step, loss=loss.text)
@@ -149,7 +150,7 @@ def _critique(books: Ledger, plan: Plan, number: int) -> Generator[Effect, Any, 
 def _improve(books: Ledger, inputs: Any, plan: Plan, step: Step) -> Generator[Effect, Any, bool]:
     """Ask for the round's updates and fresh samples, and score them; says whether any became a candidate."""
     shown = {
-        "query": fence(_short(books, show_query(books.query)), "query"),
+        "query": _asked(books, plan.chosen),
         "current_response": fence(_short(books, plan.chosen.response)),
         "editing_instructions": fence(_short(books, step.gradient), "instructions"),
     }
@@ -162,6 +163,15 @@ def _improve(books: Ledger, inputs: Any, plan: Plan, step: Step) -> Generator[Ef
 def _sample(books: Ledger, inputs: Any, n: int, step: int) -> Generator[Effect, Any, bool]:
     """Ask the user's program for samples, and score them."""
     return (yield from make(books, request(books, "sample", None, inputs, n, step)))
+
+
+def _asked(books: Ledger, chosen: Candidate, rejected: Candidate | None = None) -> str:
+    """Show what the chosen response answers, as its model saw it; below it the rejected one's, where that differs."""
+    text = fence(_short(books, show_query(chosen.answers(books.query))), "query")
+    if rejected is None or rejected.context == chosen.context:
+        return text
+    other = fence(_short(books, show_query(rejected.answers(books.query))), "query_of_rejected")
+    return f"{text}\n\nThe rejected response was given this instead:\n{other}"
 
 
 def _show(books: Ledger, candidate: Candidate) -> str:

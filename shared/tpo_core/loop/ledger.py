@@ -12,6 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from tpo_core.config import TPOConfig
+from tpo_core.errors import InvalidInputError
+from tpo_core.prompts.rendering import show_query
 from tpo_core.trajectory import StopReason, Trajectory
 from tpo_core.values import Candidate, Completion, Failure, Pair, Prompt, Reward, Step, Usage
 
@@ -37,7 +39,7 @@ class Ledger:
         self._started = clock()
         self._seconds: dict[str, float] = {}
         self._seeds = (config.seed or 0) * 1_000_003  # far apart, so that two seeds' samples never share a number
-        self._rewards: dict[str, Reward] = {}  # finite ones only: what failed is asked again when its text comes back
+        self._rewards: dict[Any, Reward] = {}  # finite ones only: what failed is asked again when its text comes back
         self._gained = 0  # the round in which the best last became better
 
     # -- time and budgets ---------------------------------------------------------------------------------------------
@@ -100,8 +102,20 @@ class Ledger:
 
     # -- the cache ----------------------------------------------------------------------------------------------------
 
-    def add(self, completion: Completion, step: int, *, fresh: bool, failure: Failure | None) -> Candidate:
-        """Enter a completion as a candidate without a reward yet, or with the reason why it is none."""
+    def add(
+        self,
+        completion: Completion,
+        step: int,
+        *,
+        fresh: bool,
+        failure: Failure | None,
+        parent: Candidate | None = None,
+    ) -> Candidate:
+        """Enter a completion as a candidate without a reward yet, or with the reason why it is none.
+
+        What an update answers is what its ``parent`` answered, unless the completion says otherwise.
+        """
+        context = completion.context if completion.context is not None or parent is None else parent.context
         candidate = Candidate(
             response=completion.text,
             value=completion.text if completion.value is None else completion.value,
@@ -109,14 +123,15 @@ class Ledger:
             failure=failure,
             fresh=fresh,
             index=len(self.candidates),
+            context=None if context == self.query or not _shows(context) else context,
         )
         self.candidates.append(candidate)
         return candidate
 
     def unscored(self, candidates: Sequence[Candidate]) -> tuple[Pair, ...]:
-        """Return one pair per distinct response that has no reward yet."""
-        new = {c.response: c for c in candidates if c.failure is None and c.response not in self._rewards}
-        return tuple(Pair(self.query, c.response, c.value, self.inputs) for c in new.values())
+        """Return one pair per distinct response, to what it answers, that has no reward yet."""
+        new = {key: c for c in candidates if c.failure is None and (key := _key(c.context, c)) not in self._rewards}
+        return tuple(Pair(c.answers(self.query), c.response, c.value, self.inputs, self.query) for c in new.values())
 
     def enter_rewards(
         self, pairs: Sequence[Pair], rewards: Sequence[Reward], cause: BaseException | None = None
@@ -132,10 +147,10 @@ class Ledger:
         for pair, reward in zip(pairs, rewards, strict=True):
             self.reward_usage += replace(reward.usage, calls=1)
             if math.isfinite(reward):
-                self._rewards[pair.response] = reward
+                self._rewards[self._key(pair)] = reward
             else:
-                odd[pair.response] = Failure("unscored", reward.failure or f"the reward is {float(reward)}", cause)
-        self.candidates = [self._rewarded(c, odd.get(c.response)) for c in self.candidates]
+                odd[self._key(pair)] = Failure("unscored", reward.failure or f"the reward is {float(reward)}", cause)
+        self.candidates = [self._rewarded(c, odd.get(_key(c.context, c))) for c in self.candidates]
         if (best := self.best) is not None and (before is None or _reward(best) > _reward(before)):
             self._gained = self.candidates[-1].step
 
@@ -144,7 +159,7 @@ class Ledger:
         failed = candidate.failure is not None and candidate.failure.reason != "unscored"
         if failed or candidate.reward is not None:
             return candidate
-        reward = self._rewards.get(candidate.response)
+        reward = self._rewards.get(_key(candidate.context, candidate))
         if reward is None:
             return candidate if odd is None else replace(candidate, failure=odd)
         return replace(
@@ -155,6 +170,9 @@ class Ledger:
             heads=reward.heads,
             truncated=reward.truncated,
         )
+
+    def _key(self, pair: Pair) -> Any:
+        return _key(None if pair.prompt == self.query else pair.prompt, pair)
 
     def of_step(self, step: int) -> tuple[Candidate, ...]:
         """Return one round's candidates, failures included."""
@@ -198,6 +216,23 @@ class Ledger:
             seconds={"total": self.elapsed, **self._seconds},
             seed=self.config.seed,
         )
+
+
+def _key(context: Prompt | None, scored: Candidate | Pair) -> Any:
+    """Return what a reward is kept under: the response, and what it answers where that is not the query."""
+    return (
+        scored.response
+        if context is None
+        else (scored.response, context if isinstance(context, str) else repr(context))
+    )
+
+
+def _shows(context: Prompt | None) -> bool:
+    """Return whether a context has any text; one that has none is as good as none."""
+    try:
+        return context is not None and bool(show_query(context))
+    except InvalidInputError:
+        return False
 
 
 def _reward(candidate: Candidate) -> float:

@@ -65,7 +65,13 @@ def make(books: Ledger, *requests: Generate) -> Generator[Effect, Any, bool]:
     requests = tuple(r for r in requests if r.n > 0)
     answers = yield from ask(books, *requests)
     new = [
-        books.add(c, r.step, fresh=r.task == "sample", failure=c.failure or refuse(c.text, c.finish_reason))
+        books.add(
+            c,
+            r.step,
+            fresh=r.task == "sample",
+            failure=c.failure or refuse(c.text, c.finish_reason),
+            parent=r.parent,
+        )
         for r, completions in zip(requests, answers, strict=True)
         for c in completions
     ]

@@ -154,7 +154,7 @@ def arguments(
         return (_args(pair, fields[0]), _prediction(pair, fields[1])), {}
     if kind == "evaluator":
         given = {
-            "inputs": _own(pair.prompt) if _is_chat(pair.inputs) else _unwrapped(pair.inputs),
+            "inputs": _own(pair.asked) if _is_chat(pair.inputs) else _unwrapped(pair.inputs),
             "outputs": pair.response if _is_chat(pair.value) else _unwrapped(pair.value),
             "reference_outputs": getattr(pair.inputs, "reference_outputs", None),
         }
@@ -193,7 +193,7 @@ def _args(pair: Pair, field: str) -> dict[str, Any]:
         return dict(pair.inputs)
     if hasattr(pair.inputs, "toDict"):
         return dict(pair.inputs.items())
-    return {field: _own(pair.prompt)}
+    return {field: _own(pair.asked)}
 
 
 def _prediction(pair: Pair, field: str) -> Any:

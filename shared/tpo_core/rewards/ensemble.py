@@ -147,7 +147,7 @@ class EnsembleReward(RewardModel):
         rows = list(zip(*(r for r in results if not isinstance(r, Exception)), strict=True))  # a score per member each
         groups: dict[bytes, list[int]] = {}
         for i, pair in enumerate(pairs):
-            groups.setdefault(prompt_key(pair.prompt), []).append(i)
+            groups.setdefault(prompt_key(pair.asked), []).append(i)
         combined: dict[int, Reward] = {}
         for prompt, places in groups.items():
             scales = self._fixed or self._scale(prompt, [rows[i] for i in places])

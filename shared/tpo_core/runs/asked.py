@@ -144,7 +144,7 @@ class Scored:
         """Look the pairs up."""
         self._store, self._task, self._pairs = under_way.store, task, pairs
         self._keys: list[Key] = [(task, 0, "", pair_hash(pair)) for pair in pairs]
-        self._owners = [under_way.with_prompt(pair.prompt) for pair in pairs]
+        self._owners = [under_way.with_prompt(pair.asked) for pair in pairs]
         self._rewards = [self._find(key, owners) for key, owners in zip(self._keys, self._owners, strict=True)]
 
     @property

@@ -241,7 +241,7 @@ class JudgeReward(RewardModel):
         return compare(place, pair, other, f"Which response is better? Judge by this: {by}\n", weighed)
 
     def _anchor(self, pair: Pair) -> str:
-        key = prompt_key(pair.prompt)
+        key = prompt_key(pair.asked)
         with self._lock:
             anchor = self._anchors.setdefault(key, pair.response)
             self._anchors.move_to_end(key)
