@@ -15,6 +15,7 @@ from typing import Any
 import dspy
 
 from tpo_core.errors import InvalidInputError
+from tpo_core.threads import in_thread
 from tpo_dspy.adapters import Sampling
 from tpo_dspy.callbacks import is_async
 
@@ -127,6 +128,6 @@ class Agent:
 
 def _threaded(program: dspy.Module) -> Any:
     async def acall(**inputs: Any) -> Any:
-        return await asyncio.to_thread(program, **inputs)
+        return await in_thread(program, **inputs)
 
     return acall

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import dspy
 from tpo_core.errors import InvalidInputError
 from tpo_core.loop.effects import Generate, Task
 from tpo_core.masking import Secrets
+from tpo_core.threads import in_thread
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Candidate, Completion, Failure, Usage
 from tpo_dspy.adapters import Sampling, lenient, salted
@@ -216,7 +216,7 @@ class _Program:
     async def acall(self, **inputs: Any) -> Any:
         if is_async(self._program):
             return await self._program.acall(**inputs)
-        return await asyncio.to_thread(self._program, **inputs)
+        return await in_thread(self._program, **inputs)
 
 
 def _drawn(lm: Any, sampling: Sampling) -> Any:

@@ -36,6 +36,10 @@ class TPOError(Exception):
     trajectory: Trajectory | None
     """What was gained before the error, or None when nothing had started."""
 
+    trajectories: tuple[Trajectory, ...] = ()
+    """When it ended a run: one per query, in their order, finished or cut off; see its ``stop_reason``. Whatever else
+    ends a run (an interrupt, a cancellation, the host's own exceptions) carries the same two."""
+
     def __init__(self, message: str, *, trajectory: Trajectory | None = None) -> None:
         super().__init__(message)
         self.trajectory = trajectory

@@ -7,13 +7,13 @@ copy of the caller's context, and waits on a queue; the async driver makes tasks
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import queue
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, TypeAlias
 
 from tpo_core.config import TPOConfig
 from tpo_core.drivers.scheduler import Desk, Ticket
@@ -24,6 +24,7 @@ from tpo_core.loop.ledger import Ledger
 from tpo_core.models.policy import ChatModel, Policy
 from tpo_core.models.resolving import as_policy
 from tpo_core.rewards import as_reward
+from tpo_core.threads import AT_ONCE, Threads
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Prompt
 
@@ -31,8 +32,14 @@ __all__ = ["arun", "arun_many", "run", "run_many"]
 
 logger = logging.getLogger(__name__)
 
-THREADS = 32
-"""Jobs at once in a sync run, unless the caller says otherwise."""
+_Arrival: TypeAlias = "tuple[Ticket, Outcome] | None"
+"""A job that has ended; None where time is up."""
+
+GRACE = 0.1
+"""Seconds a run waits at its end for what it has cancelled: nobody's clean-up is cut short, and nobody's delays it."""
+
+_lingering: set[asyncio.Task[None]] = set()
+"""Cancelled tasks that took longer: an event loop itself holds its tasks weakly."""
 
 
 def run(
@@ -55,7 +62,8 @@ def run(
         config: Width, depth, mode and budgets; ``TPOConfig()`` by default.
         inputs: What the policy's own program takes; the query by default.
         gold: A held-out reward, reported in ``Trajectory.gold`` and never optimised.
-        on_progress: Called with each ``Progress`` as it happens, in this thread unless a deadline is set.
+        on_progress: Called with each ``Progress`` as it happens, in this thread unless a deadline is set. What it
+            raises ends the run: catch inside what must not.
         max_concurrency: Most requests at once; 32 by default.
 
     Returns:
@@ -64,7 +72,8 @@ def run(
     Raises:
         InvalidInputError: An argument is wrong; raised before any model is called.
         GenerationError: Not one candidate could be produced.
-        RewardError: The reward model failed. These two carry the trajectory so far.
+        RewardError: The reward model failed. These two carry the trajectory so far, as does whatever else ends the run:
+            what ``on_progress`` raised, the host's control flow, an interrupt.
     """
     [trajectory] = run_many(
         [query],
@@ -126,10 +135,15 @@ def run_many(
 
     Returns:
         One trajectory per query, same order.
+
+    Raises:
+        Exception: The first that ended a loop, as in ``run``. Its ``trajectories`` hold what each query has until then,
+            same order: finished, or cut off with stop reason ``cancelled``; likewise those of an interrupt or
+            cancellation.
     """
-    desk = _open(queries, policy, reward, config, inputs, gold, on_progress, max_concurrency, THREADS)
-    ended: queue.SimpleQueue[tuple[Ticket, Outcome]] = queue.SimpleQueue()
-    pool: ThreadPoolExecutor | None = None
+    desk = _open(queries, policy, reward, config, inputs, gold, on_progress, max_concurrency, AT_ONCE)
+    ended: queue.SimpleQueue[tuple[Ticket, Future[Outcome]]] = queue.SimpleQueue()
+    threads = Threads("tpo")
     try:
         while not _over(desk, return_exceptions):
             tickets = list(desk.take())
@@ -138,23 +152,16 @@ def run_many(
             if len(tickets) == desk.running == 1 and desk.alarm() is None:
                 desk.give(tickets[0], _outcome(tickets[0]))  # nothing to overlap: stay in the caller's thread
                 continue
-            pool = pool or ThreadPoolExecutor(max_concurrency or THREADS, thread_name_prefix="tpo")
             for ticket in tickets:
-                pool.submit(_run_in, contextvars.copy_context(), ticket, ended)
-            try:
-                ticket, outcome = ended.get(timeout=desk.alarm())
-            except queue.Empty:
-                desk.ring()
-                continue
-            if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
-                raise outcome  # an interrupt in a worker thread is an interrupt of the run
-            desk.give(ticket, outcome)
+                threads.submit(_outcome, ticket).add_done_callback(partial(_report, ended, ticket))
+            for ticket, future in _arrived(ended, desk.alarm()):
+                desk.give(ticket, future.result())  # an interrupt in a thread is an interrupt of the run
+            desk.ring()
     except BaseException as error:
         desk.abandon(error)
         raise
     finally:
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
+        threads.close()
     return _results(desk, return_exceptions)
 
 
@@ -172,27 +179,23 @@ async def arun_many(
 ) -> list[Any]:
     """Run one loop per query together without blocking the event loop; see ``run_many``."""
     desk = _open(queries, policy, reward, config, inputs, gold, on_progress, max_concurrency, None)
-    ended: asyncio.Queue[tuple[Ticket, Outcome]] = asyncio.Queue()
-    tasks: dict[asyncio.Task[None], Ticket] = {}
+    ended: asyncio.Queue[_Arrival] = asyncio.Queue()
+    tasks: dict[Ticket, asyncio.Task[None]] = {}
     try:
         while not _over(desk, return_exceptions):
             for ticket in desk.take():
-                task = asyncio.create_task(_arun(ticket, ended))
-                tasks[task] = ticket
-                task.add_done_callback(tasks.pop)
+                tasks[ticket] = asyncio.create_task(_arun(ticket, ended))
+                tasks[ticket].add_done_callback(partial(tasks.pop, ticket))
             if not desk.running:
                 continue
-            try:
-                desk.give(*await asyncio.wait_for(ended.get(), desk.alarm()))
-            except asyncio.TimeoutError:
-                desk.ring()
-                _cancel(task for task, ticket in tasks.items() if not ticket.awaited)
+            for ticket, outcome in await _aarrived(ended, desk.alarm()):
+                desk.give(ticket, outcome)
+            _cancel(tasks[ticket] for ticket in desk.ring() if ticket in tasks)
+        await _end(set(tasks.values()))
     except BaseException as error:
         desk.abandon(error)
+        await _end(set(tasks.values()))
         raise
-    finally:
-        _cancel(tasks)
-        await asyncio.gather(*tasks, return_exceptions=True)
     return _results(desk, return_exceptions)
 
 
@@ -258,16 +261,22 @@ def _outcome(ticket: Ticket) -> Outcome:
         return error
 
 
-def _run_in(context: contextvars.Context, ticket: Ticket, ended: queue.SimpleQueue[tuple[Ticket, Outcome]]) -> None:
-    """Run a job in a thread, and report it."""
+def _report(ended: queue.SimpleQueue[tuple[Ticket, Future[Outcome]]], ticket: Ticket, future: Future[Outcome]) -> None:
+    ended.put((ticket, future))
+
+
+def _arrived(
+    ended: queue.SimpleQueue[tuple[Ticket, Future[Outcome]]], seconds: float | None
+) -> list[tuple[Ticket, Future[Outcome]]]:
+    """Wait until a job ends, at most these seconds; return all that have ended."""
     try:
-        outcome = context.run(_outcome, ticket)
-    except BaseException as error:  # noqa: BLE001 - the driver raises it in the caller's thread
-        outcome = error
-    ended.put((ticket, outcome))
+        first = ended.get(timeout=seconds)
+    except queue.Empty:
+        return []
+    return [first, *(ended.get() for _ in range(ended.qsize()))]
 
 
-async def _arun(ticket: Ticket, ended: asyncio.Queue[tuple[Ticket, Outcome]]) -> None:
+async def _arun(ticket: Ticket, ended: asyncio.Queue[_Arrival]) -> None:
     """Run a job in a task, and report it."""
     outcome: Outcome = ConnectionAbortedError("the request was cancelled")
     try:
@@ -278,6 +287,35 @@ async def _arun(ticket: Ticket, ended: asyncio.Queue[tuple[Ticket, Outcome]]) ->
         ended.put_nowait((ticket, outcome))
 
 
+async def _aarrived(ended: asyncio.Queue[_Arrival], seconds: float | None) -> list[tuple[Ticket, Outcome]]:
+    """Wait until a job ends, at most these seconds; return all that have ended.
+
+    A timer wakes the queue up. Were the wait for it cancelled instead, as by ``asyncio.wait_for``, a cancellation of
+    the run that comes at the same moment would be lost before Python 3.12.
+    """
+    timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, ended.put_nowait, None)
+    try:
+        arrived = [await ended.get()]
+    finally:
+        if timer is not None:
+            timer.cancel()
+    arrived += [ended.get_nowait() for _ in range(ended.qsize())]
+    return [arrival for arrival in arrived if arrival is not None]
+
+
 def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
+
+
+async def _end(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait a moment for them; one that needs longer, or will not end, goes on by itself."""
+    _cancel(tasks)
+    try:
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE)
+    finally:
+        for task in tasks:
+            if not task.done():
+                _lingering.add(task)
+                task.add_done_callback(_lingering.discard)

@@ -1,7 +1,8 @@
 """Which job of which loop runs when: the same for the sync and the async driver, and nothing is done here.
 
 A driver takes tickets, runs their jobs wherever it likes, gives each back with its outcome, and rings when an alarm is
-due. Scorings of a reward model that gains from large batches go one at a time; what waits meanwhile is merged.
+due. A job whose deadline has passed counts no more, whether it has ended or not. Scorings of a reward model that gains
+from large batches go one at a time; what waits meanwhile is merged.
 """
 
 from __future__ import annotations
@@ -29,9 +30,19 @@ class _Flight:
     line: Line
     ledger: Ledger
     result: Trajectory | Exception | None = None
+    kept: Trajectory | None = None
+    """What a line that failed had gained."""
     batch: int = 0
     outcomes: list[Outcome] = field(default_factory=list)
-    missing: set[int] = field(default_factory=set)
+    missing: dict[int, Ticket | None] = field(default_factory=dict)
+    """The slots without an outcome, each with the job that is to bring it once that is running."""
+
+    @property
+    def gained(self) -> Trajectory:
+        """Return what there is: the result, or what an error or the end of the run cut off."""
+        if isinstance(self.result, Trajectory):
+            return self.result
+        return self.kept or self.ledger.trajectory("cancelled")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +83,8 @@ class Desk:
         self._limit, self._clock = limit, clock
         self._jobs: deque[Ticket] = deque()
         self._scorings: deque[Ticket] = deque()
-        self._scoring = False
+        self._alone: deque[Ticket] = deque()  # scorings whose merger failed
+        self._scoring: Ticket | None = None  # the one under way, of those that go one at a time
         self._running = 0
         self._alarms: list[tuple[float, int, int]] = []  # when, place, batch
         self._flights = [_Flight(place, line, ledger) for place, (line, ledger) in enumerate(lines)]
@@ -87,7 +99,7 @@ class Desk:
 
     @property
     def running(self) -> int:
-        """Return how many jobs have been taken and not given back."""
+        """Return how many jobs have been taken and are still awaited."""
         return self._running
 
     @property
@@ -98,7 +110,9 @@ class Desk:
     def take(self) -> Iterator[Ticket]:
         """Hand out the jobs that may start now."""
         while self._limit is None or self._running < self._limit:
-            if self._scorings and not self._scoring:
+            if self._scoring is None and self._alone:
+                ticket = self._alone.popleft()
+            elif self._scoring is None and self._scorings:
                 ticket = self._merged()
             elif self._jobs:
                 ticket = self._jobs.popleft()
@@ -108,19 +122,18 @@ class Desk:
             else:
                 return
             if ticket.awaited:
-                self._running += 1
-                self._scoring = self._scoring or _merges(ticket.job)
+                self._start(ticket)
                 yield ticket
 
     def give(self, ticket: Ticket, outcome: Outcome) -> None:
-        """Take back a job that has ended."""
-        self._running -= 1
-        if _merges(ticket.job):
-            self._scoring = False
+        """Take back a job that has ended; when its deadline had passed, that was done before."""
+        if not ticket.awaited:
+            return
+        self._release(ticket)
         if not ticket.parts:
             self._seat(ticket, outcome)
         elif isinstance(outcome, Exception):
-            self._jobs.extend(ticket.parts)  # each alone: one bad pair must not cost the other loops theirs
+            self._part(ticket)
         else:
             rewards = iter(outcome)
             for part in ticket.parts:
@@ -132,24 +145,32 @@ class Desk:
             heapq.heappop(self._alarms)
         return max(0.0, self._alarms[0][0] - self._clock()) if self._alarms else None
 
-    def ring(self) -> None:
-        """End the batches whose deadline has passed; their jobs' outcomes will be ignored."""
+    def ring(self) -> list[Ticket]:
+        """End the batches whose deadline has passed; return the jobs that nobody awaits any more."""
+        dropped: list[Ticket] = []
         while self._alarms and self._alarms[0][0] <= self._clock():
             _, place, batch = heapq.heappop(self._alarms)
             flight = self._flights[place]
             if self._open(place, batch):
+                running = [ticket for ticket in flight.missing.values() if ticket is not None]
                 for slot in flight.missing:
                     flight.outcomes[slot] = Late()
                 flight.missing.clear()
+                for ticket in running:
+                    if not ticket.awaited:
+                        self._release(ticket)
+                        dropped.append(ticket)
                 self._advance(flight, flight.outcomes)
+        return dropped
 
     def abandon(self, error: BaseException) -> None:
-        """Close every line still in flight, and hang the best so far on the error."""
+        """Close every line still in flight; the error carries what each line has."""
         flying = [flight for flight in self._flights if flight.result is None]
         for flight in flying:
             flight.line.close()
         if len(self._flights) == 1 and flying:
             error.trajectory = flying[0].ledger.trajectory("cancelled")  # type: ignore[attr-defined]
+        error.trajectories = tuple(flight.gained for flight in self._flights)  # type: ignore[attr-defined]
 
     def _advance(self, flight: _Flight, outcomes: Sequence[Outcome] | None) -> None:
         """Send a line its outcomes and queue its next batch, or book its end."""
@@ -162,20 +183,43 @@ class Desk:
             self._in_flight -= 1
             return
         except Exception as error:  # noqa: BLE001 - the line's own error is its result
-            if isinstance(error, TPOError):
-                error.trajectory = error.trajectory or flight.ledger.trajectory("error")
+            told = error.trajectory if isinstance(error, TPOError) else None
+            flight.kept = told or flight.ledger.trajectory("error")
+            error.trajectory = flight.kept  # type: ignore[attr-defined]
             flight.result = error
             self.first_error = self.first_error or error
             self._in_flight -= 1
             return
         flight.batch += 1
         flight.outcomes = [None] * len(batch.jobs)
-        flight.missing = set(range(len(batch.jobs)))
+        flight.missing = dict.fromkeys(range(len(batch.jobs)))
         for slot, job in enumerate(batch.jobs):
             shelf = self._scorings if _merges(job) else self._jobs
             shelf.append(Ticket(job, flight, flight.batch, slot))
         if batch.deadline is not None:
             heapq.heappush(self._alarms, (batch.deadline, flight.place, flight.batch))
+
+    def _start(self, ticket: Ticket) -> None:
+        """Book a job as running, for every slot that awaits it."""
+        self._running += 1
+        if _merges(ticket.job):
+            self._scoring = ticket
+        for part in ticket.parts or (ticket,):
+            if part.awaited:
+                part.flight.missing[part.slot] = ticket
+
+    def _release(self, ticket: Ticket) -> None:
+        """Give back a job's place."""
+        self._running -= 1
+        if self._scoring is ticket:
+            self._scoring = None
+
+    def _part(self, ticket: Ticket) -> None:
+        """Let the parts of a merged scoring that failed go each alone: one bad pair must not cost the others theirs."""
+        for part in ticket.parts:
+            if part.awaited:
+                part.flight.missing[part.slot] = None
+                self._alone.append(part)
 
     def _open(self, place: int, batch: int) -> bool:
         return self._flights[place].batch == batch and bool(self._flights[place].missing)
@@ -185,7 +229,7 @@ class Desk:
             return
         flight = ticket.flight
         flight.outcomes[ticket.slot] = outcome
-        flight.missing.discard(ticket.slot)
+        del flight.missing[ticket.slot]
         if not flight.missing:
             self._advance(flight, flight.outcomes)
 

@@ -153,7 +153,7 @@ def line(
         trajectory: Trajectory = stop.value
     finally:
         loop.close()
-    return trajectory if gold is None else (yield from _weigh(trajectory, gold, inputs))
+    return trajectory if gold is None else (yield from _weigh(trajectory, policy, gold, inputs))
 
 
 class _LoopSees(Exception):
@@ -172,8 +172,7 @@ def _answer(effect: Effect, policy: Policy, reward: RewardModel, observer: Obser
         [outcome] = yield Batch((Scoring(reward, effect.pairs),), effect.deadline)
         if isinstance(outcome, Late):
             return [Reward(nan, failure="deadline: scoring took too long")] * len(effect.pairs)
-        if isinstance(outcome, policy.fatal):  # the host's control flow: a reward may ask a person, say
-            raise outcome
+        _check_fatal(policy, outcome)  # a reward may ask a person, say
         if isinstance(outcome, Exception):
             raise _LoopSees(outcome)
         return outcome
@@ -222,11 +221,12 @@ def _together(served: Sequence[Served[T]]) -> Served[list[T]]:
     return [results[place] for place in range(len(served))]
 
 
-def _weigh(trajectory: Trajectory, gold: RewardModel, inputs: Any) -> Served[Trajectory]:
+def _weigh(trajectory: Trajectory, policy: Policy, gold: RewardModel, inputs: Any) -> Served[Trajectory]:
     """Score the candidates with the held-out reward model: reported, never optimised."""
     scored = [c for c in trajectory.candidates if c.reward is not None]
     pairs = tuple(Pair(c.answers(trajectory.query), c.response, c.value, inputs, trajectory.query) for c in scored)
     [outcome] = yield Batch((Scoring(gold, pairs),))
+    _check_fatal(policy, outcome)
     if isinstance(outcome, Exception):
         logger.warning("the gold reward model %r failed: %s", gold.name, outcome)
         return trajectory
@@ -234,7 +234,7 @@ def _weigh(trajectory: Trajectory, gold: RewardModel, inputs: Any) -> Served[Tra
 
 
 def _check_fatal(policy: Policy, outcome: Outcome) -> None:
-    """Raise what ends the run: a wrong use, or the host's control flow; anything else costs one sample."""
+    """Raise what ends the run, whoever raised it: a wrong use, or the host's control flow."""
     if isinstance(outcome, (InvalidInputError, UnsupportedError)) or (
         isinstance(outcome, Exception) and isinstance(outcome, policy.fatal)
     ):

@@ -6,7 +6,6 @@ checks, scoring identical pairs once, counting the answers) stands here, once.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import math
 from abc import ABC, abstractmethod
@@ -18,6 +17,7 @@ from tpo_core.errors import InvalidInputError, RewardContractError, RewardError,
 from tpo_core.masking import hidden_errors
 from tpo_core.rewards.concurrency import is_control_flow
 from tpo_core.rewards.hosts.metric import Metric
+from tpo_core.threads import in_thread
 from tpo_core.values import Pair, Prompt, Reward
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class RewardModel(Metric, ABC):
 
     async def ascore_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
         """Score without blocking the event loop; by default ``score_batch`` in a thread."""
-        return await asyncio.to_thread(self.score_batch, pairs)
+        return await in_thread(self.score_batch, pairs)
 
     def score(self, prompts: Prompt | Sequence[Prompt], responses: Sequence[str]) -> list[float]:
         """Score responses.

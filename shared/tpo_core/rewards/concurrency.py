@@ -13,13 +13,14 @@ import math
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 from tpo_core.masking import masked
 from tpo_core.pace import Pace
+from tpo_core.threads import Threads, in_thread
 from tpo_core.values import Reward
 
 __all__ = ["Mutex", "Portal", "aeach", "aeach_sync", "each", "is_control_flow", "portal", "raise_if_broken", "settle"]
@@ -56,14 +57,13 @@ def each(call: Callable[[S], T], items: Sequence[S], workers: int, pace: Pace | 
     if len(items) <= 1 or workers == 1:
         with _unstreamed():
             return [one(item) for item in items]
-    pool = ThreadPoolExecutor(min(workers, len(items)), thread_name_prefix="tpo-reward")
+    threads = Threads("tpo-reward", min(workers, len(items)))
     try:
-        # One copy per task: a context can be entered by one thread at a time, and DSPy keeps its trace and usage there.
         with _unstreamed():
-            futures = [pool.submit(contextvars.copy_context().run, one, item) for item in items]
+            futures = [threads.submit(one, item) for item in items]
         return [f.result() for f in futures]
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # nothing waits here unless the caller was interrupted
+        threads.close()  # nothing waits here unless the caller was interrupted
 
 
 async def aeach_sync(call: Callable[[S], T], items: Sequence[S], workers: int, pace: Pace) -> list[T | Exception]:
@@ -73,7 +73,7 @@ async def aeach_sync(call: Callable[[S], T], items: Sequence[S], workers: int, p
         with _unstreamed():
             found = [_masked(outcome) for outcome in pace.here(call, items)]
     if len(found) < len(items):
-        found += await asyncio.to_thread(each, call, items[len(found) :], workers, pace)
+        found += await in_thread(each, call, items[len(found) :], workers, pace)
     return found
 
 

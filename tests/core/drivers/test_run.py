@@ -213,6 +213,27 @@ async def test_a_merged_batch_that_fails_costs_the_other_loops_nothing():
     assert [type(r) for r in results] == [Trajectory, RewardError, Trajectory, Trajectory]
 
 
+async def test_the_parts_of_a_merged_batch_that_failed_are_scored_one_at_a_time():
+    class Picky(ScriptedReward):
+        at_once = most = 0
+
+        async def ascore_batch(self, pairs):
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+            for _ in range(20):  # long enough for all that may run to begin
+                await asyncio.sleep(0)
+            self.at_once -= 1
+            if any(p.prompt == "bad" for p in pairs):
+                raise ValueError("cannot read this")
+            return self.score_batch(pairs)
+
+    reward = Picky({}, default=1.0, merges=True)
+    queries = ["a", "bad", *"bcdefghijk"]
+    results = await arun_many(queries, ScriptedPolicy(), reward, TPOConfig(mode="bon", width=1), return_exceptions=True)
+    assert [type(r) for r in results] == [Trajectory, RewardError] + [Trajectory] * 10
+    assert reward.most == 1
+
+
 def test_without_return_exceptions_the_first_error_is_raised():
     policy = ScriptedPolicy(sample=lambda r, s: ValueError("no") if r.inputs == "bad" else "fine")
     policy = ScriptedPolicy(sample=lambda r, s: _raise() if r.inputs == "bad" else "fine")

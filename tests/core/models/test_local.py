@@ -101,6 +101,21 @@ async def test_a_cancelled_call_stops_generating(chat: LocalChat) -> None:
     await asyncio.wait_for(chat.achat(HELLO, max_tokens=1), 10)
 
 
+def test_a_process_ends_well_while_an_answer_is_written_that_nobody_awaits_any_more() -> None:
+    program = """
+from tpo_core import GenerationError, TPOConfig, run
+from tpo_core.local import LocalChat
+chat = LocalChat(threads=1, context=2048, parallel=2).load()
+config = TPOConfig(width=2, deadline=0.5, max_response_tokens=1500)
+try:
+    run("Tell a long story.", chat, lambda prompt, response: 1.0, config)
+except GenerationError as error:
+    print(error.trajectory.stop_reason)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "deadline\n", "")
+
+
 def test_its_endpoint_serves_other_clients(chat: LocalChat) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"{chat.url}/models") as answer:

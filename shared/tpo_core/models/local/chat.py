@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,20 +73,21 @@ class LocalChat:
         self._sampling = dict(sampling or {})
         self._lock = threading.Lock()
         self._server: Any = None
-        self._closing = threading.Event()
+        self._calls = _Calls()
 
     def load(self) -> LocalChat:
         """Load the model now, fetching it first where it must be; returns the object itself."""
         with self._lock:
             if self._server is None:
                 self._server = start_server(**self._settings)
-                self._closing = threading.Event()
+                self._calls = _Calls()
+                weakref.finalize(self, self._calls.end)  # runs when the process ends, too
         return self
 
     def close(self) -> None:
         """Stop what is being generated and give the memory back; a later call loads the model again."""
         with self._lock:
-            self._closing.set()
+            self._calls.over.set()
             self._server = None
 
     def __enter__(self) -> LocalChat:
@@ -138,8 +140,9 @@ class LocalChat:
     def _ask(self, stop: threading.Event, body: dict[str, Any], n: int) -> list[Completion]:
         """Generate as a stream: only so are the tokens of each sample told, and only so can it be stopped."""
         server = self._ready()
-        listener = _Listener(n, stop, self._closing)
-        server.handle_chat_completions(body, listener)
+        with self._calls as calls:
+            listener = _Listener(n, stop, calls.over)
+            server.handle_chat_completions(body, listener)
         if listener.raised is not None:
             raise listener.raised
         if listener.stopped:
@@ -172,6 +175,31 @@ class LocalChat:
     def __repr__(self) -> str:
         """Name the model."""
         return f"LocalChat({self.name!r})"
+
+
+class _Calls:
+    """The calls inside one loaded model. A thread that comes back from llama.cpp into an ended interpreter aborts."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        """Tells them to stop at the next token."""
+        self._change, self._inside = threading.Condition(), 0
+
+    def __enter__(self) -> _Calls:
+        with self._change:
+            self._inside += 1
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with self._change:
+            self._inside -= 1
+            self._change.notify_all()
+
+    def end(self) -> None:
+        """Stop the calls, and wait until they have."""
+        self.over.set()
+        with self._change:
+            self._change.wait_for(lambda: not self._inside)
 
 
 @dataclass

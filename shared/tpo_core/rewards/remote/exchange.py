@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from tpo_core.errors import RewardError
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import httpx
 
 __all__ = ["AnswerError", "Line", "TransientError"]
+
+T = TypeVar("T")
 
 _AGAIN = {408, 429, 500, 502, 503, 504}  # answers that another try may change
 _MOST = 64 * 2**20  # bytes of one answer; a score takes a few hundred
@@ -88,7 +90,7 @@ class Line:
         asked = f"{method} {path}".rstrip()
         content = None if body is None else self._written(body)
         try:
-            status, headers, data = await asyncio.wait_for(self._exchange(method, path, content), self._timeout)
+            status, headers, data = await _within(self._timeout, self._exchange(method, path, content))
         except (asyncio.TimeoutError, httpx.TimeoutException) as error:
             raise TransientError(f"reward server {self.url} did not answer {asked} in time; see timeout=") from error
         except (httpx.HTTPError, OSError) as error:
@@ -140,6 +142,27 @@ class Line:
 def _said(data: bytes) -> str:
     """Return the start of what a server said: masked before it is cut, since a cut could leave part of a secret."""
     return " ".join(hide(data[:_LOOKED_AT].decode("utf-8", "replace")).split())[:300]
+
+
+async def _within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    """Await ``work`` for so long, then cancel it.
+
+    Unlike ``asyncio.wait_for`` before Python 3.12, no cancellation of the caller is lost when ``work`` has just ended.
+
+    Raises:
+        TimeoutError: It took longer.
+    """
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be there to read it
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if task.done():
+            return task.result()
+        raise asyncio.TimeoutError
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
 
 
 def _is_loopback(host: str) -> bool:
