@@ -8,7 +8,7 @@ from typing import Any
 
 import dspy
 
-from tpo_core.drivers.serving import Job, Outcome
+from tpo_core.drivers.serving import Ticket
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards import FunctionReward, RewardModel, as_reward
 from tpo_core.rewards.calling import find_kind
@@ -18,7 +18,7 @@ from tpo_dspy.search import Search
 
 __all__ = ["BestOfN", "Steps"]
 
-Steps = Generator[Job[Any], Outcome, Any]
+Steps = Generator[Ticket[Any], Any, Any]
 """A search: yields what is to be done, is sent what came of it, returns the answer."""
 
 
@@ -131,15 +131,15 @@ class BestOfN(Rewarded):
         return Search(self.module, bind(self.module, args, kwargs), self._outside.reward, self.N, self.replay)
 
 
-def _outcome(job: Job[Any]) -> Outcome:
+def _outcome(ticket: Ticket[Any]) -> Any:
     try:
-        return job.run()
+        return ticket.call()
     except Exception as error:  # noqa: BLE001 - the search decides what it costs
         return error
 
 
-async def _aoutcome(job: Job[Any]) -> Outcome:
+async def _aoutcome(ticket: Ticket[Any]) -> Any:
     try:
-        return await job.arun()
+        return await ticket.acall()
     except Exception as error:  # noqa: BLE001 - the search decides what it costs
         return error

@@ -12,6 +12,7 @@ from typing import Any
 
 import dspy
 
+from tpo_core.drivers.serving import Ticket
 from tpo_core.values import Candidate, Usage
 from tpo_dspy.adapters import Sampling, salted
 from tpo_dspy.best_of_n import BestOfN, Steps
@@ -117,8 +118,8 @@ class _Hints:
         return signature.append("hint_", field, str), {**inputs, "hint_": hint}
 
 
-@dataclass(frozen=True)
-class _Ask:
+@dataclass(eq=False)
+class _Ask(Ticket[Any]):
     """One question to the feedback predictor."""
 
     predictor: dspy.Predict
@@ -126,13 +127,13 @@ class _Ask:
     sampling: Sampling
     lm: Any
 
-    def run(self) -> tuple[dspy.Prediction, Usage]:
+    def call(self) -> tuple[dspy.Prediction, Usage]:
         """Ask."""
         with self._stage() as tracker:
             answer = self.predictor(**self.told)
         return answer, usage_of(tracker)
 
-    async def arun(self) -> tuple[dspy.Prediction, Usage]:
+    async def acall(self) -> tuple[dspy.Prediction, Usage]:
         """Ask without blocking."""
         with self._stage() as tracker:
             answer = await self.predictor.acall(**self.told)

@@ -12,7 +12,7 @@ from typing import Any
 import dspy
 
 from tpo_core.config import TPOConfig
-from tpo_core.drivers.serving import Call, Scoring
+from tpo_core.drivers.serving import Call, Scoring, Ticket
 from tpo_core.errors import RewardError
 from tpo_core.loop.effects import Generate
 from tpo_core.loop.ledger import Ledger
@@ -113,22 +113,22 @@ class Search:
         self._failures.append(error if isinstance(error, Exception) else told)
 
 
-@dataclass(frozen=True)
-class Attempts:
+@dataclass(eq=False)
+class Attempts(Ticket[list[Any]]):
     """Several attempts at once; answered with a completion or an exception each."""
 
     policy: Policy
     requests: tuple[Generate, ...]
 
-    def run(self) -> list[Completion | Exception]:
+    def call(self) -> list[Completion | Exception]:
         """Make them in threads."""
-        return each(lambda job: job.run()[0], self._calls, len(self.requests))
+        return each(lambda job: job.call()[0], self._calls, len(self.requests))
 
-    async def arun(self) -> list[Completion | Exception]:
+    async def acall(self) -> list[Completion | Exception]:
         """Make them in tasks."""
 
         async def one(job: Call) -> Completion:
-            return (await job.arun())[0]
+            return (await job.acall())[0]
 
         return await aeach(one, self._calls, len(self.requests))
 

@@ -14,6 +14,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 
 from tpo_core.pace import Pace
 from tpo_core.rewards.concurrency import aeach_sync, each
+from tpo_core.threads import in_thread
 
 __all__ = ["Paces", "Tail"]
 
@@ -94,7 +95,7 @@ class Tail:
             if isinstance(step, Runnable):
                 value = await step.ainvoke(value, config)
             else:
-                value = await asyncio.to_thread(step, value)
+                value = await in_thread(step, value)
         return value
 
 

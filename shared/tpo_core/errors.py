@@ -27,6 +27,7 @@ __all__ = [
     "StoreError",
     "TPOError",
     "UnsupportedError",
+    "carry",
 ]
 
 
@@ -85,3 +86,13 @@ class UnsupportedError(TPOError):
 
 class ModelError(TPOError):
     """A model cannot be found, loaded or reached."""
+
+
+def carry(error: BaseException, trajectories: tuple[Trajectory, ...]) -> None:
+    """Put what queries had on the error that ended them: as ``trajectories``, and a single one as ``trajectory``.
+
+    Errors that are not of this project, an interrupt or a host's control flow, get the same attributes.
+    """
+    error.trajectories = trajectories  # type: ignore[attr-defined]
+    if len(trajectories) == 1 and getattr(error, "trajectory", None) is None:
+        error.trajectory = trajectories[0]  # type: ignore[attr-defined]

@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import MutableMapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
+from tpo_core.drivers.outcomes import Done, Late, Raised
 from tpo_core.loop.effects import Generate, Task
 from tpo_core.models.refusals import lasts, may_pass, may_refuse_n, refuses_n
 from tpo_core.values import Completion, Failure, Usage
 
-__all__ = ["Calls", "Late", "Seeds"]
+__all__ = ["Calls", "Seeds"]
 
 Seeds: TypeAlias = tuple[int, ...]
 """What one call asks for: a sample per seed."""
@@ -31,10 +32,6 @@ AHEAD = 3
 which fails three times in ten is seldom taken for dead."""
 
 _MISSING = Completion(failure=Failure("missing", "the model returned no completion"))
-
-
-class Late(Exception):
-    """The outcome of a job that had not ended at its deadline."""
 
 
 class Calls:
@@ -64,15 +61,15 @@ class Calls:
         singles = self._singles() if not self._late else []
         return [(seed,) for seed in singles[: int(min(self._left, len(singles)))]]
 
-    def take(self, calls: Sequence[Seeds], outcomes: Sequence[Any]) -> None:
+    def take(self, calls: Sequence[Seeds], outcomes: Sequence[Done[Sequence[Completion]] | Raised]) -> None:
         """Take what came of calls: completions or an exception each, in order."""
         for seeds, outcome in zip(calls, outcomes, strict=True):
             self._asked += len(seeds)
             self._left -= len(seeds)
-            if isinstance(outcome, Exception):
-                self._fail(seeds, outcome)
+            if isinstance(outcome, Raised):
+                self._fail(seeds, outcome.error)
             else:
-                self._enter(seeds, list(outcome)[: len(seeds)])
+                self._enter(seeds, list(outcome.value)[: len(seeds)])
 
     def completions(self) -> list[Completion]:
         """Return one completion per seed, failures included; the first carries what the failed calls cost."""

@@ -1,7 +1,7 @@
 """Run one loop, or thousands together, in threads or in an event loop.
 
-What runs when is decided by the desk, the same for both. Around it, the sync driver gives jobs to threads, each with a
-copy of the caller's context, and waits on a queue; the async driver makes tasks and awaits a queue.
+What is out when is decided by the scheduler, the same for both. Around it, the sync driver makes calls in threads, each
+with a copy of the caller's context, and waits on a queue; the async driver makes tasks and awaits a queue.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import asyncio
 import logging
 import queue
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import aclosing, closing
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 from tpo_core.config import TPOConfig
-from tpo_core.drivers.scheduler import Desk, Ticket
-from tpo_core.drivers.serving import Observer, Outcome, line
-from tpo_core.errors import InvalidInputError
-from tpo_core.loop.algorithm import tpo_loop
+from tpo_core.drivers.outcomes import Done, Raised
+from tpo_core.drivers.scheduler import Run, Scheduler
+from tpo_core.drivers.serving import Models, Observer, Ticket, serve
+from tpo_core.errors import InvalidInputError, carry
 from tpo_core.loop.ledger import Ledger
 from tpo_core.models.policy import ChatModel, Policy
 from tpo_core.models.resolving import as_policy
@@ -32,14 +33,16 @@ __all__ = ["arun", "arun_many", "run", "run_many"]
 
 logger = logging.getLogger(__name__)
 
-_Arrival: TypeAlias = "tuple[Ticket, Outcome] | None"
-"""A job that has ended; None where time is up."""
-
 GRACE = 0.1
 """Seconds a run waits at its end for what it has cancelled: nobody's clean-up is cut short, and nobody's delays it."""
 
 _lingering: set[asyncio.Task[None]] = set()
 """Cancelled tasks that took longer: an event loop itself holds its tasks weakly."""
+
+T = TypeVar("T")
+_Back: TypeAlias = "queue.SimpleQueue[tuple[Ticket[Any], Future[Done[Any] | Raised]]]"
+_Arrival: TypeAlias = "tuple[Ticket[Any], Done[Any] | Raised] | None"
+"""A ticket whose call has ended; None where time is up."""
 
 
 def run(
@@ -85,7 +88,7 @@ def run(
         on_progress=on_progress,
         max_concurrency=max_concurrency,
     )
-    return _one(trajectory)
+    return trajectory
 
 
 async def arun(
@@ -110,9 +113,35 @@ async def arun(
         on_progress=on_progress,
         max_concurrency=max_concurrency,
     )
-    return _one(trajectory)
+    return trajectory
 
 
+@overload
+def run_many(
+    queries: Sequence[Prompt],
+    policy: Policy | ChatModel | str,
+    reward: Any,
+    config: TPOConfig | None = None,
+    *,
+    inputs: Sequence[Any] | None = None,
+    gold: Any = None,
+    on_progress: Observer | None = None,
+    max_concurrency: int | None = None,
+    return_exceptions: Literal[False] = False,
+) -> list[Trajectory]: ...
+@overload
+def run_many(
+    queries: Sequence[Prompt],
+    policy: Policy | ChatModel | str,
+    reward: Any,
+    config: TPOConfig | None = None,
+    *,
+    inputs: Sequence[Any] | None = None,
+    gold: Any = None,
+    on_progress: Observer | None = None,
+    max_concurrency: int | None = None,
+    return_exceptions: bool,
+) -> list[Trajectory | Exception]: ...
 def run_many(
     queries: Sequence[Prompt],
     policy: Policy | ChatModel | str,
@@ -141,30 +170,48 @@ def run_many(
             same order: finished, or cut off with stop reason ``cancelled``; likewise those of an interrupt or
             cancellation.
     """
-    desk = _open(queries, policy, reward, config, inputs, gold, on_progress, max_concurrency, AT_ONCE)
-    ended: queue.SimpleQueue[tuple[Ticket, Future[Outcome]]] = queue.SimpleQueue()
-    threads = Threads("tpo")
-    try:
-        while not _over(desk, return_exceptions):
-            tickets = list(desk.take())
-            if not desk.running:
-                continue
-            if len(tickets) == desk.running == 1 and desk.alarm() is None:
-                desk.give(tickets[0], _outcome(tickets[0]))  # nothing to overlap: stay in the caller's thread
-                continue
-            for ticket in tickets:
-                threads.submit(_outcome, ticket).add_done_callback(partial(_report, ended, ticket))
-            for ticket, future in _arrived(ended, desk.alarm()):
-                desk.give(ticket, future.result())  # an interrupt in a thread is an interrupt of the run
-            desk.ring()
-    except BaseException as error:
-        desk.abandon(error)
-        raise
-    finally:
-        threads.close()
-    return _results(desk, return_exceptions)
+    batch = _Many(
+        queries,
+        policy,
+        reward,
+        config,
+        inputs,
+        gold,
+        on_progress,
+        AT_ONCE if max_concurrency is None else max_concurrency,
+    )
+    with batch, closing(_drive(batch.scheduler)) as ended:
+        for run in ended:
+            batch.enter(run, return_exceptions)
+    return batch.results
 
 
+@overload
+async def arun_many(
+    queries: Sequence[Prompt],
+    policy: Policy | ChatModel | str,
+    reward: Any,
+    config: TPOConfig | None = None,
+    *,
+    inputs: Sequence[Any] | None = None,
+    gold: Any = None,
+    on_progress: Observer | None = None,
+    max_concurrency: int | None = None,
+    return_exceptions: Literal[False] = False,
+) -> list[Trajectory]: ...
+@overload
+async def arun_many(
+    queries: Sequence[Prompt],
+    policy: Policy | ChatModel | str,
+    reward: Any,
+    config: TPOConfig | None = None,
+    *,
+    inputs: Sequence[Any] | None = None,
+    gold: Any = None,
+    on_progress: Observer | None = None,
+    max_concurrency: int | None = None,
+    return_exceptions: bool,
+) -> list[Trajectory | Exception]: ...
 async def arun_many(
     queries: Sequence[Prompt],
     policy: Policy | ChatModel | str,
@@ -178,128 +225,162 @@ async def arun_many(
     return_exceptions: bool = False,
 ) -> list[Any]:
     """Run one loop per query together without blocking the event loop; see ``run_many``."""
-    desk = _open(queries, policy, reward, config, inputs, gold, on_progress, max_concurrency, None)
-    ended: asyncio.Queue[_Arrival] = asyncio.Queue()
-    tasks: dict[Ticket, asyncio.Task[None]] = {}
+    batch = _Many(queries, policy, reward, config, inputs, gold, on_progress, max_concurrency)
+    with batch:
+        async with aclosing(_adrive(batch.scheduler)) as ended:
+            async for run in ended:
+                batch.enter(run, return_exceptions)
+    return batch.results
+
+
+class _Many:
+    """What came of queries that run together; an error that ends them early carries it.
+
+    Every argument is checked here, before a model is called.
+    """
+
+    def __init__(
+        self,
+        queries: Sequence[Prompt],
+        policy: Policy | ChatModel | str,
+        reward: Any,
+        config: TPOConfig | None,
+        inputs: Sequence[Any] | None,
+        gold: Any,
+        on_progress: Observer | None,
+        limit: int | None,
+    ) -> None:
+        if isinstance(queries, str) or not isinstance(queries, Sequence):
+            raise InvalidInputError(f"queries must be a list of prompts, not {type(queries).__name__}")
+        if inputs is not None and len(inputs) != len(queries):
+            raise InvalidInputError(f"inputs and queries differ in length: {len(inputs)} and {len(queries)}")
+        if limit is not None and limit < 1:
+            raise InvalidInputError(f"max_concurrency must be at least 1, not {limit}")
+        config = TPOConfig() if config is None else config
+        if not isinstance(config, TPOConfig):
+            raise InvalidInputError(f"config must be a TPOConfig, not {type(config).__name__}")
+        models = Models(as_policy(policy), as_reward(reward), None if gold is None else as_reward(gold), on_progress)
+        given = [None] * len(queries) if inputs is None else inputs
+        ledgers = [Ledger(query, own, config, time.monotonic) for query, own in zip(queries, given, strict=True)]
+        self._runs = [Run(each, serve(each, models, place), place) for place, each in enumerate(ledgers)]
+        self.scheduler = Scheduler(self._runs, limit)
+        self.results: list[Any] = [None] * len(queries)
+
+    def enter(self, run: Run, return_exceptions: bool) -> None:
+        """Enter a run that has ended, and raise its error unless errors are results."""
+        self.results[run.place] = run.result
+        if isinstance(run.result, Exception) and not return_exceptions:
+            raise run.result
+
+    def __enter__(self) -> _Many:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is None:
+            _warn_of_weakness([t.diagnosis for t in self.results if isinstance(t, Trajectory)])
+            return
+        self.scheduler.close()
+        carry(error, tuple(run.gained for run in self._runs))
+
+
+def _warn_of_weakness(diagnoses: Sequence[str | None]) -> None:
+    weak = [diagnosis for diagnosis in diagnoses if diagnosis]
+    if len(weak) > len(diagnoses) / 2:
+        which = "" if len(diagnoses) == 1 else f"{len(weak)} of {len(diagnoses)} queries: "
+        logger.warning("%s%s", which, weak[0])
+
+
+def _drive(scheduler: Scheduler) -> Generator[Run, None, None]:
+    """Make the calls in threads, and yield the runs as they end."""
+    back: _Back = queue.SimpleQueue()
+    threads = Threads("tpo")
     try:
-        while not _over(desk, return_exceptions):
-            for ticket in desk.take():
-                tasks[ticket] = asyncio.create_task(_arun(ticket, ended))
-                tasks[ticket].add_done_callback(partial(tasks.pop, ticket))
-            if not desk.running:
+        while True:
+            tickets = list(scheduler.take())
+            yield from scheduler.ended()
+            if scheduler.finished:
+                return
+            if len(tickets) == scheduler.out == 1 and scheduler.alarm() is None:
+                scheduler.give(tickets[0], _outcome(tickets[0]))  # nothing to overlap: stay in the caller's thread
                 continue
-            for ticket, outcome in await _aarrived(ended, desk.alarm()):
-                desk.give(ticket, outcome)
-            _cancel(tasks[ticket] for ticket in desk.ring() if ticket in tasks)
-        await _end(set(tasks.values()))
-    except BaseException as error:
-        desk.abandon(error)
-        await _end(set(tasks.values()))
-        raise
-    return _results(desk, return_exceptions)
+            for ticket in tickets:
+                threads.submit(_outcome, ticket).add_done_callback(partial(_report, back, ticket))
+            if scheduler.out:
+                for ticket, future in _arrived(back, scheduler.alarm()):
+                    scheduler.give(ticket, future.result())  # an interrupt in a thread is an interrupt of the run
+                scheduler.expire()
+    finally:
+        threads.close()
 
 
-def _open(
-    queries: Sequence[Prompt],
-    policy: Policy | ChatModel | str,
-    reward: Any,
-    config: TPOConfig | None,
-    inputs: Sequence[Any] | None,
-    gold: Any,
-    on_progress: Observer | None,
-    max_concurrency: int | None,
-    default_limit: int | None,
-) -> Desk:
-    """Check every argument, and start one line per query; no model is called yet."""
-    if isinstance(queries, str) or not isinstance(queries, Sequence):
-        raise InvalidInputError(f"queries must be a list of prompts, not {type(queries).__name__}")
-    if inputs is not None and len(inputs) != len(queries):
-        raise InvalidInputError(f"inputs and queries differ in length: {len(inputs)} and {len(queries)}")
-    if max_concurrency is not None and max_concurrency < 1:
-        raise InvalidInputError(f"max_concurrency must be at least 1, not {max_concurrency}")
-    config = TPOConfig() if config is None else config
-    if not isinstance(config, TPOConfig):
-        raise InvalidInputError(f"config must be a TPOConfig, not {type(config).__name__}")
-    answers = as_policy(policy)
-    scores = as_reward(reward)
-    holdout = None if gold is None else as_reward(gold)
-    lines = []
-    for place, query in enumerate(queries):
-        given = None if inputs is None else inputs[place]
-        ledger = Ledger(query, given, config, time.monotonic)
-        loop = tpo_loop(query, config, inputs=given, ledger=ledger)
-        lines.append((line(loop, answers, scores, on_progress, holdout, place, given), ledger))
-    return Desk(lines, default_limit if max_concurrency is None else max_concurrency)
-
-
-def _one(trajectory: Any) -> Trajectory:
-    assert isinstance(trajectory, Trajectory)
-    return trajectory
-
-
-def _over(desk: Desk, return_exceptions: bool) -> bool:
-    return desk.finished or (desk.first_error is not None and not return_exceptions)
-
-
-def _results(desk: Desk, return_exceptions: bool) -> list[Any]:
-    if desk.first_error is not None and not return_exceptions:
-        desk.abandon(desk.first_error)
-        raise desk.first_error
-    weak = [t.diagnosis for t in desk.results if isinstance(t, Trajectory) and t.diagnosis]
-    if len(weak) > len(desk.results) / 2:
-        logger.warning(
-            "%s%s", "" if len(desk.results) == 1 else f"{len(weak)} of {len(desk.results)} queries: ", weak[0]
-        )
-    return desk.results
-
-
-def _outcome(ticket: Ticket) -> Outcome:
-    """Run a job; its exception is its outcome."""
+async def _adrive(scheduler: Scheduler) -> AsyncGenerator[Run, None]:
+    """Make the calls in tasks, and yield the runs as they end."""
+    back: asyncio.Queue[_Arrival] = asyncio.Queue()
+    tasks: dict[Ticket[Any], asyncio.Task[None]] = {}
     try:
-        return ticket.job.run()
-    except Exception as error:  # noqa: BLE001 - the loop that asked decides what it costs
-        return error
+        while True:
+            for ticket in scheduler.take():
+                tasks[ticket] = asyncio.create_task(_areport(ticket, back))
+                tasks[ticket].add_done_callback(partial(tasks.pop, ticket))
+            for run in scheduler.ended():
+                yield run
+            if scheduler.finished:
+                return
+            if scheduler.out:
+                for ticket, outcome in await _aarrived(back, scheduler.alarm()):
+                    scheduler.give(ticket, outcome)
+                _cancel(tasks[ticket] for ticket in scheduler.expire() if ticket in tasks)
+    finally:
+        await _end(set(tasks.values()))
 
 
-def _report(ended: queue.SimpleQueue[tuple[Ticket, Future[Outcome]]], ticket: Ticket, future: Future[Outcome]) -> None:
-    ended.put((ticket, future))
-
-
-def _arrived(
-    ended: queue.SimpleQueue[tuple[Ticket, Future[Outcome]]], seconds: float | None
-) -> list[tuple[Ticket, Future[Outcome]]]:
-    """Wait until a job ends, at most these seconds; return all that have ended."""
+def _outcome(ticket: Ticket[T]) -> Done[T] | Raised:
+    """Make a ticket's call."""
     try:
-        first = ended.get(timeout=seconds)
+        return Done(ticket.call())
+    except Exception as error:  # noqa: BLE001 - the run that asked decides what it costs
+        return Raised(error)
+
+
+async def _areport(ticket: Ticket[Any], back: asyncio.Queue[_Arrival]) -> None:
+    """Make a ticket's call in this event loop, and report its outcome."""
+    outcome: Done[Any] | Raised = Raised(ConnectionAbortedError("the request was cancelled"))
+    try:
+        outcome = Done(await ticket.acall())
+    except Exception as error:  # noqa: BLE001 - the run that asked decides what it costs
+        outcome = Raised(error)
+    finally:
+        back.put_nowait((ticket, outcome))
+
+
+def _report(back: _Back, ticket: Ticket[Any], future: Future[Done[Any] | Raised]) -> None:
+    back.put((ticket, future))
+
+
+def _arrived(back: _Back, seconds: float | None) -> list[tuple[Ticket[Any], Future[Done[Any] | Raised]]]:
+    """Wait until a call ends, at most these seconds; return all that have ended."""
+    try:
+        first = back.get(timeout=seconds)
     except queue.Empty:
         return []
-    return [first, *(ended.get() for _ in range(ended.qsize()))]
+    return [first, *(back.get() for _ in range(back.qsize()))]
 
 
-async def _arun(ticket: Ticket, ended: asyncio.Queue[_Arrival]) -> None:
-    """Run a job in a task, and report it."""
-    outcome: Outcome = ConnectionAbortedError("the request was cancelled")
-    try:
-        outcome = await ticket.job.arun()
-    except Exception as error:  # noqa: BLE001 - the loop that asked decides what it costs
-        outcome = error
-    finally:
-        ended.put_nowait((ticket, outcome))
-
-
-async def _aarrived(ended: asyncio.Queue[_Arrival], seconds: float | None) -> list[tuple[Ticket, Outcome]]:
-    """Wait until a job ends, at most these seconds; return all that have ended.
+async def _aarrived(
+    back: asyncio.Queue[_Arrival], seconds: float | None
+) -> list[tuple[Ticket[Any], Done[Any] | Raised]]:
+    """Wait until a call ends, at most these seconds; return all that have ended.
 
     A timer wakes the queue up. Were the wait for it cancelled instead, as by ``asyncio.wait_for``, a cancellation of
     the run that comes at the same moment would be lost before Python 3.12.
     """
-    timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, ended.put_nowait, None)
+    timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, back.put_nowait, None)
     try:
-        arrived = [await ended.get()]
+        arrived = [await back.get()]
     finally:
         if timer is not None:
             timer.cancel()
-    arrived += [ended.get_nowait() for _ in range(ended.qsize())]
+    arrived += [back.get_nowait() for _ in range(back.qsize())]
     return [arrival for arrival in arrived if arrival is not None]
 
 

@@ -1,8 +1,17 @@
-"""Which job of which loop runs when: the same for the sync and the async driver, and nothing is done here.
+"""Which ticket of which run is out when: the same for the sync and the async driver, and nothing is called here.
 
-A driver takes tickets, runs their jobs wherever it likes, gives each back with its outcome, and rings when an alarm is
-due. A job whose deadline has passed counts no more, whether it has ended or not. Scorings of a reward model that gains
-from large batches go one at a time; what waits meanwhile is merged.
+A driver takes tickets, makes their calls wherever it likes, and gives each back with its outcome; when an alarm is due
+it says so. A ticket is in one of these states, and the rules are all there is:
+
+    queued   its run waits for it; it goes out when fewer than ``limit`` tickets are out
+    out      a driver makes its call
+    merged   a scoring of a reward model that gains from large batches: such scorings go out one at a time for each
+             model, and those that wait meanwhile go out as one. If that one fails, each goes out again, alone
+    late     its deadline has passed: its outcome is ``Late``, its place is free at once, and what its call returns,
+             if it ever does, is dropped
+    ended    it has its outcome; when all tickets of a batch have theirs, its run goes on
+
+A query starts when there is room for its first ticket, and its deadline counts from there.
 """
 
 from __future__ import annotations
@@ -10,239 +19,255 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from tpo_core.drivers.serving import Job, Late, Line, Outcome, Scoring
+from tpo_core.drivers.outcomes import Done, Late, Raised
+from tpo_core.drivers.serving import Batch, Scoring, Served, Ticket
 from tpo_core.errors import TPOError
 from tpo_core.loop.ledger import Ledger
 from tpo_core.trajectory import Trajectory
 
-__all__ = ["Desk", "Ticket"]
+__all__ = ["Run", "Scheduler"]
 
 
-@dataclass(eq=False)
-class _Flight:
-    """One line in flight, with the outcomes of its open batch."""
+class Run:
+    """One query on its way: its ledger, its loop, and the tickets it waits for.
 
-    place: int
-    line: Line
-    ledger: Ledger
-    result: Trajectory | Exception | None = None
-    kept: Trajectory | None = None
-    """What a line that failed had gained."""
-    batch: int = 0
-    outcomes: list[Outcome] = field(default_factory=list)
-    missing: dict[int, Ticket | None] = field(default_factory=dict)
-    """The slots without an outcome, each with the job that is to bring it once that is running."""
+    Args:
+        ledger: Of the query; it has the trajectory so far at any moment.
+        served: Its loop, served; see ``serve``.
+        place: Which of many queries this is.
+    """
+
+    def __init__(self, ledger: Ledger, served: Served[Trajectory], place: int = 0) -> None:
+        """Note it all; nothing has started."""
+        self.ledger, self.place = ledger, place
+        self.result: Trajectory | Exception | None = None
+        """What came of it; None while it is on its way."""
+        self.batch: Batch | None = None
+        self.missing: set[Ticket[Any]] = set()
+        """The tickets of ``batch`` without an outcome."""
+        self._gained: Trajectory | None = None
+        self._served = served
+
+    def advance(self) -> bool:
+        """Go on to the next batch, and return whether there is one; else there is the result."""
+        try:
+            self.batch = next(self._served)
+            while not self.batch.tickets:
+                self.batch = next(self._served)
+        except StopIteration as stop:
+            self.result = stop.value
+        except Exception as error:  # noqa: BLE001 - the run's own error is its result
+            told = error.trajectory if isinstance(error, TPOError) else None
+            self._gained = told or self.ledger.trajectory("error")
+            error.trajectory = self._gained  # type: ignore[attr-defined]
+            self.result = error
+        else:
+            self.missing = set(self.batch.tickets)
+            return True
+        self.batch = None
+        return False
 
     @property
     def gained(self) -> Trajectory:
-        """Return what there is: the result, or what an error or the end of the run cut off."""
+        """Return what there is: the result, or what an error or the end of all runs cut off."""
         if isinstance(self.result, Trajectory):
             return self.result
-        return self.kept or self.ledger.trajectory("cancelled")
+        return self._gained or self.ledger.trajectory("cancelled")
+
+    def close(self) -> None:
+        """Stop here; what was gained stays."""
+        self._served.close()
 
 
-@dataclass(frozen=True, eq=False)
-class Ticket:
-    """A job to run, and where its outcome belongs."""
+@dataclass(eq=False)
+class _Merged(Scoring):
+    """One scoring made of several."""
 
-    job: Job[Any]
-    flight: _Flight
-    batch: int
-    slot: int
-    parts: tuple[Ticket, ...] = ()
-    """For a merged scoring: the tickets it answers, in order."""
-
-    @property
-    def awaited(self) -> bool:
-        """Return whether the outcome is still wanted: its deadline may have passed."""
-        if self.parts:
-            return any(part.awaited for part in self.parts)
-        return self.flight.batch == self.batch and self.slot in self.flight.missing
+    parts: tuple[Scoring, ...] = ()
 
 
-class Desk:
-    """Keeps the lines going.
+class Scheduler:
+    """Keeps runs going.
 
     Args:
-        lines: Each with the ledger its loop writes in.
-        limit: Most jobs at once; None for no limit.
+        runs: Taken one by one, as there is room.
+        limit: Most tickets out at once; None for no limit.
+        window: Most runs on their way at once; None for no limit.
         clock: Seconds, monotonic.
     """
 
     def __init__(
         self,
-        lines: Sequence[tuple[Line, Ledger]],
+        runs: Iterable[Run],
         limit: int | None = None,
+        window: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the lines; each starts when there is room for its first job, and its deadline counts from there."""
-        self._limit, self._clock = limit, clock
-        self._jobs: deque[Ticket] = deque()
-        self._scorings: deque[Ticket] = deque()
-        self._alone: deque[Ticket] = deque()  # scorings whose merger failed
-        self._scoring: Ticket | None = None  # the one under way, of those that go one at a time
-        self._running = 0
-        self._alarms: list[tuple[float, int, int]] = []  # when, place, batch
-        self._flights = [_Flight(place, line, ledger) for place, (line, ledger) in enumerate(lines)]
-        self._in_flight = len(self._flights)
-        self.first_error: Exception | None = None
-        self._unstarted = deque(self._flights)
+        """Take the runs; none of them starts before ``take``."""
+        self._unstarted = iter(runs)
+        self._limit, self._window, self._clock = limit, window, clock
+        self._queued: deque[Ticket[Any]] = deque()
+        self._scorings: dict[int, deque[Scoring]] = {}  # those that merge, by their reward model
+        self._scored_now: set[int] = set()
+        self._out: set[Ticket[Any]] = set()
+        self._owners: dict[Ticket[Any], Run] = {}
+        self._wholes: dict[Ticket[Any], _Merged] = {}
+        self._alarms: list[tuple[float, int, Run, Batch]] = []
+        self._on_their_way: set[Run] = set()
+        self._ended: deque[Run] = deque()
+        self._started = 0
+        self._more = True
 
     @property
     def finished(self) -> bool:
-        """Return whether every line has its result."""
-        return self._in_flight == 0
+        """Return whether every run has ended and was handed out."""
+        return not self._more and not self._on_their_way and not self._ended
 
     @property
-    def running(self) -> int:
-        """Return how many jobs have been taken and are still awaited."""
-        return self._running
+    def out(self) -> int:
+        """Return how many tickets are out and still awaited."""
+        return len(self._out)
 
-    @property
-    def results(self) -> list[Any]:
-        """Return each line's Trajectory or exception, in order; None while it is in flight."""
-        return [flight.result for flight in self._flights]
+    def ended(self) -> Iterator[Run]:
+        """Hand out the runs that have ended since."""
+        while self._ended:
+            yield self._ended.popleft()
 
-    def take(self) -> Iterator[Ticket]:
-        """Hand out the jobs that may start now."""
-        while self._limit is None or self._running < self._limit:
-            if self._scoring is None and self._alone:
-                ticket = self._alone.popleft()
-            elif self._scoring is None and self._scorings:
-                ticket = self._merged()
-            elif self._jobs:
-                ticket = self._jobs.popleft()
-            elif self._unstarted:
-                self._advance(self._unstarted.popleft(), None)
-                continue
-            else:
-                return
-            if ticket.awaited:
-                self._start(ticket)
+    def take(self) -> Iterator[Ticket[Any]]:
+        """Hand out the tickets whose calls may be made now, starting runs as there is room."""
+        while self._limit is None or len(self._out) < self._limit:
+            if (ticket := self._next()) is not None:
+                self._out.add(ticket)
                 yield ticket
+            elif not self._start():
+                return
 
-    def give(self, ticket: Ticket, outcome: Outcome) -> None:
-        """Take back a job that has ended; when its deadline had passed, that was done before."""
-        if not ticket.awaited:
+    def give(self, ticket: Ticket[Any], outcome: Done[Any] | Raised) -> None:
+        """Take a ticket back whose call has ended."""
+        if not self.awaits(ticket):
             return
-        self._release(ticket)
-        if not ticket.parts:
-            self._seat(ticket, outcome)
-        elif isinstance(outcome, Exception):
-            self._part(ticket)
-        else:
-            rewards = iter(outcome)
-            for part in ticket.parts:
-                self._seat(part, [next(rewards) for _ in part.job.pairs])  # type: ignore[attr-defined]
+        self._free(ticket)
+        if not isinstance(ticket, _Merged):
+            self._end(ticket, outcome)
+            return
+        rewards = iter(outcome.value) if isinstance(outcome, Done) else None
+        for part in ticket.parts:
+            if rewards is not None:
+                self._end(part, Done([next(rewards) for _ in part.pairs]))
+            elif part in self._owners:
+                part.alone = True  # one bad pair must not cost the other runs theirs
+                self._queue(part)
+
+    def awaits(self, ticket: Ticket[Any]) -> bool:
+        """Return whether a ticket that is out is still awaited: its deadline may have passed."""
+        return ticket in self._out
 
     def alarm(self) -> float | None:
         """Return the seconds until the next deadline, or None."""
-        while self._alarms and not self._open(*self._alarms[0][1:]):
+        while self._alarms and not _is_open(*self._alarms[0][2:]):
             heapq.heappop(self._alarms)
         return max(0.0, self._alarms[0][0] - self._clock()) if self._alarms else None
 
-    def ring(self) -> list[Ticket]:
-        """End the batches whose deadline has passed; return the jobs that nobody awaits any more."""
-        dropped: list[Ticket] = []
+    def expire(self) -> list[Ticket[Any]]:
+        """End the batches whose deadline has passed, and return the tickets that were out and are awaited no more."""
+        dropped: list[Ticket[Any]] = []
         while self._alarms and self._alarms[0][0] <= self._clock():
-            _, place, batch = heapq.heappop(self._alarms)
-            flight = self._flights[place]
-            if self._open(place, batch):
-                running = [ticket for ticket in flight.missing.values() if ticket is not None]
-                for slot in flight.missing:
-                    flight.outcomes[slot] = Late()
-                flight.missing.clear()
-                for ticket in running:
-                    if not ticket.awaited:
-                        self._release(ticket)
-                        dropped.append(ticket)
-                self._advance(flight, flight.outcomes)
+            _, _, run, batch = heapq.heappop(self._alarms)
+            if _is_open(run, batch):
+                dropped += [late for ticket in list(run.missing) if (late := self._give_up(ticket)) is not None]
         return dropped
 
-    def abandon(self, error: BaseException) -> None:
-        """Close every line still in flight; the error carries what each line has."""
-        flying = [flight for flight in self._flights if flight.result is None]
-        for flight in flying:
-            flight.line.close()
-        if len(self._flights) == 1 and flying:
-            error.trajectory = flying[0].ledger.trajectory("cancelled")  # type: ignore[attr-defined]
-        error.trajectories = tuple(flight.gained for flight in self._flights)  # type: ignore[attr-defined]
+    def close(self) -> None:
+        """Stop every run on its way."""
+        for run in self._on_their_way:
+            run.close()
+        self._on_their_way.clear()
+        self._more = False
 
-    def _advance(self, flight: _Flight, outcomes: Sequence[Outcome] | None) -> None:
-        """Send a line its outcomes and queue its next batch, or book its end."""
-        try:
-            batch = next(flight.line) if outcomes is None else flight.line.send(outcomes)
-            while not batch.jobs:
-                batch = flight.line.send(())
-        except StopIteration as stop:
-            flight.result = stop.value
-            self._in_flight -= 1
+    def _start(self) -> bool:
+        if not self._more or (self._window is not None and len(self._on_their_way) >= self._window):
+            return False
+        run = next(self._unstarted, None)
+        if run is None:
+            self._more = False
+            return False
+        self._on_their_way.add(run)
+        self._advance(run)
+        return True
+
+    def _advance(self, run: Run) -> None:
+        if not run.advance():
+            self._on_their_way.discard(run)
+            self._ended.append(run)
             return
-        except Exception as error:  # noqa: BLE001 - the line's own error is its result
-            told = error.trajectory if isinstance(error, TPOError) else None
-            flight.kept = told or flight.ledger.trajectory("error")
-            error.trajectory = flight.kept  # type: ignore[attr-defined]
-            flight.result = error
-            self.first_error = self.first_error or error
-            self._in_flight -= 1
+        assert run.batch is not None
+        for ticket in run.batch.tickets:
+            self._owners[ticket] = run
+            self._queue(ticket)
+        if run.batch.deadline is not None:
+            self._started += 1  # no two entries compare by what follows
+            heapq.heappush(self._alarms, (run.batch.deadline, self._started, run, run.batch))
+
+    def _queue(self, ticket: Ticket[Any]) -> None:
+        if isinstance(ticket, Scoring) and ticket.reward.merges:
+            self._scorings.setdefault(id(ticket.reward), deque()).append(ticket)
+        else:
+            self._queued.append(ticket)
+
+    def _next(self) -> Ticket[Any] | None:
+        """Return the next ticket to go out; scorings first, since loops wait for them with nothing else to do."""
+        for key in [key for key in self._scorings if key not in self._scored_now]:
+            if (scoring := self._merged(key)) is not None:
+                self._scored_now.add(key)
+                return scoring
+        while self._queued:
+            if (ticket := self._queued.popleft()) in self._owners:
+                return ticket
+        return None
+
+    def _merged(self, key: int) -> Scoring | None:
+        """Make one scoring of all that wait for a reward model, or up to one that must go alone."""
+        waiting = self._scorings[key]
+        parts: list[Scoring] = []
+        while waiting and not (parts and (waiting[0].alone or parts[0].alone)):
+            if (part := waiting.popleft()) in self._owners:
+                parts.append(part)
+        if not waiting:
+            del self._scorings[key]
+        if len(parts) < 2:
+            return parts[0] if parts else None
+        whole = _Merged(parts[0].reward, tuple(pair for part in parts for pair in part.pairs), parts=tuple(parts))
+        self._wholes.update(dict.fromkeys(parts, whole))
+        return whole
+
+    def _end(self, ticket: Ticket[Any], outcome: Done[Any] | Raised) -> None:
+        self._wholes.pop(ticket, None)
+        if (run := self._owners.pop(ticket, None)) is None:
             return
-        flight.batch += 1
-        flight.outcomes = [None] * len(batch.jobs)
-        flight.missing = dict.fromkeys(range(len(batch.jobs)))
-        for slot, job in enumerate(batch.jobs):
-            shelf = self._scorings if _merges(job) else self._jobs
-            shelf.append(Ticket(job, flight, flight.batch, slot))
-        if batch.deadline is not None:
-            heapq.heappush(self._alarms, (batch.deadline, flight.place, flight.batch))
+        ticket.outcome = outcome
+        run.missing.discard(ticket)
+        if not run.missing:
+            self._advance(run)
 
-    def _start(self, ticket: Ticket) -> None:
-        """Book a job as running, for every slot that awaits it."""
-        self._running += 1
-        if _merges(ticket.job):
-            self._scoring = ticket
-        for part in ticket.parts or (ticket,):
-            if part.awaited:
-                part.flight.missing[part.slot] = ticket
+    def _give_up(self, ticket: Ticket[Any]) -> Ticket[Any] | None:
+        """Let a late ticket's run go on; return what was out for it and is awaited by nobody else, its place freed."""
+        whole = self._wholes.get(ticket)
+        self._end(ticket, Raised(Late()))
+        late = ticket if whole is None else whole
+        if late not in self._out or (whole is not None and any(part in self._owners for part in whole.parts)):
+            return None
+        self._free(late)
+        return late
 
-    def _release(self, ticket: Ticket) -> None:
-        """Give back a job's place."""
-        self._running -= 1
-        if self._scoring is ticket:
-            self._scoring = None
-
-    def _part(self, ticket: Ticket) -> None:
-        """Let the parts of a merged scoring that failed go each alone: one bad pair must not cost the others theirs."""
-        for part in ticket.parts:
-            if part.awaited:
-                part.flight.missing[part.slot] = None
-                self._alone.append(part)
-
-    def _open(self, place: int, batch: int) -> bool:
-        return self._flights[place].batch == batch and bool(self._flights[place].missing)
-
-    def _seat(self, ticket: Ticket, outcome: Outcome) -> None:
-        if not ticket.awaited:
-            return
-        flight = ticket.flight
-        flight.outcomes[ticket.slot] = outcome
-        del flight.missing[ticket.slot]
-        if not flight.missing:
-            self._advance(flight, flight.outcomes)
-
-    def _merged(self) -> Ticket:
-        """Make one scoring of all that wait for the same reward model."""
-        reward = self._scorings[0].job.reward  # type: ignore[attr-defined]
-        same = [t for t in self._scorings if t.job.reward is reward]  # type: ignore[attr-defined]
-        self._scorings = deque(t for t in self._scorings if t.job.reward is not reward)  # type: ignore[attr-defined]
-        if len(same) == 1:
-            return same[0]
-        pairs = tuple(pair for t in same for pair in t.job.pairs)  # type: ignore[attr-defined]
-        return Ticket(Scoring(reward, pairs), same[0].flight, same[0].batch, same[0].slot, tuple(same))
+    def _free(self, ticket: Ticket[Any]) -> None:
+        self._out.discard(ticket)
+        if isinstance(ticket, Scoring):
+            self._scored_now.discard(id(ticket.reward))
 
 
-def _merges(job: Job[Any]) -> bool:
-    return isinstance(job, Scoring) and job.reward.merges
+def _is_open(run: Run, batch: Batch) -> bool:
+    return run.batch is batch and bool(run.missing)

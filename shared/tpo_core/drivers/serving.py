@@ -1,29 +1,34 @@
 """What a loop's effects mean in calls: the same for every driver, sync or async.
 
-A line is one loop in flight. It turns each effect into batches of jobs that may run at once (one request with n, or n
-requests), takes their outcomes and sends the loop its answer.
+    effect  ->  tickets that may be out at the same time  ->  their outcomes  ->  the effect's answer
+
+A ticket is one call: of the policy, of the reward model, of the observer. ``serve`` runs one loop; it yields batches of
+tickets, goes on once each of them has its outcome, and returns the trajectory.
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from math import nan
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from tpo_core.drivers.calls import Calls, Late
+from tpo_core.drivers.calls import Calls
+from tpo_core.drivers.outcomes import Done, Late, Raised
 from tpo_core.errors import InvalidInputError, UnsupportedError
-from tpo_core.loop.algorithm import Loop
+from tpo_core.loop.algorithm import tpo_loop
 from tpo_core.loop.effects import Effect, Gather, Generate, Progress, Score
+from tpo_core.loop.ledger import Ledger
 from tpo_core.masking import hidden_errors
 from tpo_core.models.policy import Policy, Remembering
 from tpo_core.rewards.base import RewardModel
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Completion, Pair, Reward
 
-__all__ = ["Batch", "Call", "Job", "Late", "Observer", "Outcome", "Scoring", "Telling", "line"]
+__all__ = ["Batch", "Call", "Models", "Observer", "Scoring", "Served", "Telling", "Ticket", "serve"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,120 +36,125 @@ Observer: TypeAlias = "Callable[[Progress], Awaitable[None] | None]"
 """Is told what happens while it happens."""
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 
-class Job(Protocol[T_co]):
-    """Something to do for a loop; its two ways to run differ by one await."""
+class Ticket(ABC, Generic[T]):
+    """One call to be made for a run; its two ways differ by one await."""
 
-    def run(self) -> T_co:
-        """Do it in this thread."""
+    outcome: Done[T] | Raised | None = None
+    """None until the call has ended, or its deadline has passed."""
 
-    async def arun(self) -> T_co:
-        """Do it in this event loop."""
+    @abstractmethod
+    def call(self) -> T:
+        """Make the call in this thread."""
+
+    @abstractmethod
+    async def acall(self) -> T:
+        """Make the call in this event loop."""
+
+    @property
+    def ended(self) -> Done[T] | Raised:
+        """Return the outcome, which is there once the batch has been answered."""
+        assert self.outcome is not None
+        return self.outcome
 
 
-@dataclass(frozen=True)
-class Call:
-    """One request to the policy, for one completion per seed."""
+@dataclass(eq=False)
+class Call(Ticket[Sequence[Completion]]):
+    """Ask the policy for one completion per seed."""
 
     policy: Policy
     request: Generate
     seeds: tuple[int, ...]
 
-    def run(self) -> Sequence[Completion]:
+    def call(self) -> Sequence[Completion]:
         """Ask."""
         with hidden_errors():
             return self.policy.generate(self.request, self.seeds)
 
-    async def arun(self) -> Sequence[Completion]:
+    async def acall(self) -> Sequence[Completion]:
         """Ask without blocking."""
         with hidden_errors():
             return await self.policy.agenerate(self.request, self.seeds)
 
 
-@dataclass(frozen=True)
-class Scoring:
-    """One request to the reward model."""
+@dataclass(eq=False)
+class Scoring(Ticket[Sequence[Reward]]):
+    """Ask the reward model for one reward per pair."""
 
     reward: RewardModel
     pairs: tuple[Pair, ...]
+    alone: bool = False
+    """Whether it may not be merged with others: it was once, and that failed."""
 
-    def run(self) -> Sequence[Reward]:
+    def call(self) -> Sequence[Reward]:
         """Score."""
         return self.reward.score_pairs(self.pairs)
 
-    async def arun(self) -> Sequence[Reward]:
+    async def acall(self) -> Sequence[Reward]:
         """Score without blocking."""
         return await self.reward.ascore_pairs(self.pairs)
 
 
-@dataclass(frozen=True)
-class Telling:
-    """One word to the observer."""
+@dataclass(eq=False)
+class Telling(Ticket[None]):
+    """Tell the observer."""
 
     observer: Observer
     progress: Progress
 
-    def run(self) -> None:
+    def call(self) -> None:
         """Tell."""
         if inspect.isawaitable(told := self.observer(self.progress)):
             if inspect.iscoroutine(told):
                 told.close()
             raise InvalidInputError("on_progress is an async function; it can only be awaited in the async calls")
 
-    async def arun(self) -> None:
+    async def acall(self) -> None:
         """Tell, and wait where the observer is async."""
         told = self.observer(self.progress)
         if inspect.isawaitable(told):
             await told
 
 
-Outcome: TypeAlias = "Any | Exception"
-"""What a job returned, or the exception it raised; never raised itself."""
+@dataclass(frozen=True)
+class Batch:
+    """Tickets of one run that may be out at the same time; the run goes on when all have their outcomes."""
+
+    tickets: tuple[Ticket[Any], ...]
+    deadline: float | None = None
+    """When, on the loop's clock, a ticket without an outcome has ``Late``."""
+
+
+Served: TypeAlias = Generator[Batch, None, T]
+"""Yields batches, goes on when they are answered, returns what they add up to."""
 
 
 @dataclass(frozen=True)
-class Batch(Generic[T]):
-    """Jobs of one line that may run at once; answered with their outcomes, in the same order."""
+class Models:
+    """Who answers a run's effects."""
 
-    jobs: tuple[Job[T], ...]
-    deadline: float | None = None
-    """When, on the loop's clock, a job that has not ended has the outcome ``Late``."""
-
-
-Served: TypeAlias = "Generator[Batch[Any], Sequence[Outcome], T]"
-"""Yields batches, is sent their outcomes, returns what they add up to."""
-
-Line: TypeAlias = "Served[Trajectory]"
-"""One loop in flight."""
+    policy: Policy
+    reward: RewardModel
+    gold: RewardModel | None = None
+    """Scores the candidates once more at the end, for the record."""
+    observer: Observer | None = None
 
 
-def line(
-    loop: Loop,
-    policy: Policy,
-    reward: RewardModel,
-    observer: Observer | None = None,
-    gold: RewardModel | None = None,
-    place: int = 0,
-    inputs: Any = None,
-) -> Line:
-    """Serve a loop: yield batches of jobs, be sent their outcomes, return the trajectory.
+def serve(ledger: Ledger, models: Models, place: int = 0) -> Served[Trajectory]:
+    """Run the loop of one query.
 
     Args:
-        loop: From ``tpo_loop``.
-        policy: Answers ``Generate``.
-        reward: Answers ``Score``.
-        observer: Told each ``Progress``, with ``place`` in it.
-        gold: Scores the candidates once more at the end, for the record.
-        place: Which of many loops this is.
-        inputs: What the user's program takes, for the held-out reward; the loop hands it to the other itself.
+        ledger: Of the query; it has the trajectory so far at any moment.
+        models: Who answers.
+        place: Which of many queries this is, for the observer.
     """
+    loop = tpo_loop(ledger)
     try:
         effect = next(loop)
         while True:
             try:
-                answer = yield from _answer(effect, policy, reward, observer, place)
+                answer = yield from _answer(effect, models, place)
             except _LoopSees as seen:
                 effect = loop.throw(seen.error)
             else:
@@ -153,33 +163,28 @@ def line(
         trajectory: Trajectory = stop.value
     finally:
         loop.close()
-    return trajectory if gold is None else (yield from _weigh(trajectory, policy, gold, inputs))
+    return trajectory if models.gold is None else (yield from _weigh(trajectory, models, ledger.inputs))
 
 
 class _LoopSees(Exception):
-    """Carries a job's error to the loop that asked; any other exception ends the run."""
+    """Carries a call's error to the loop that asked; any other exception ends the run."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
 
-def _answer(effect: Effect, policy: Policy, reward: RewardModel, observer: Observer | None, place: int) -> Served[Any]:
+def _answer(effect: Effect, models: Models, place: int) -> Served[Any]:
     if isinstance(effect, Generate):
-        return (yield from _complete(policy, effect))
+        return (yield from _complete(models.policy, effect))
     if isinstance(effect, Gather):
-        return (yield from _together([_complete(policy, request) for request in effect.effects]))
+        return (yield from _together([_complete(models.policy, request) for request in effect.effects]))
     if isinstance(effect, Score):
-        [outcome] = yield Batch((Scoring(reward, effect.pairs),), effect.deadline)
-        if isinstance(outcome, Late):
-            return [Reward(nan, failure="deadline: scoring took too long")] * len(effect.pairs)
-        _check_fatal(policy, outcome)  # a reward may ask a person, say
-        if isinstance(outcome, Exception):
-            raise _LoopSees(outcome)
-        return outcome
-    if observer is not None:
-        [outcome] = yield Batch((Telling(observer, replace(effect, place=place)),))
-        if isinstance(outcome, Exception):
-            raise outcome
+        return (yield from _score(effect, models))
+    if models.observer is not None:
+        telling = Telling(models.observer, replace(effect, place=place))
+        yield Batch((telling,))
+        if isinstance(telling.ended, Raised):
+            raise telling.ended.error
     return None
 
 
@@ -190,9 +195,11 @@ def _complete(policy: Policy, request: Generate) -> Served[list[Completion]]:
         return known
     calls = Calls(request, policy.takes_n)
     while due := calls.due():
-        outcomes = yield Batch(tuple(Call(policy, request, seeds) for seeds in due), request.deadline)
+        tickets = tuple(Call(policy, request, seeds) for seeds in due)
+        yield Batch(tickets, request.deadline)
+        outcomes = [ticket.ended for ticket in tickets]
         for outcome in outcomes:
-            _check_fatal(policy, outcome)
+            _check_fatal(policy, outcome, InvalidInputError, UnsupportedError)
         calls.take(due, outcomes)
     completions = calls.completions()
     if memory is not None:
@@ -200,42 +207,53 @@ def _complete(policy: Policy, request: Generate) -> Served[list[Completion]]:
     return completions
 
 
+def _score(effect: Score, models: Models) -> Served[Sequence[Reward]]:
+    scoring = Scoring(models.reward, effect.pairs)
+    yield Batch((scoring,), effect.deadline)
+    outcome = scoring.ended
+    if isinstance(outcome, Done):
+        return outcome.value
+    if isinstance(outcome.error, Late):
+        return [Reward(nan, failure="deadline: scoring took too long")] * len(effect.pairs)
+    _check_fatal(models.policy, outcome)  # a reward may ask a person, say
+    raise _LoopSees(outcome.error)
+
+
 def _together(served: Sequence[Served[T]]) -> Served[list[T]]:
     """Let several be served at once: their batches go out as one."""
     results: dict[int, T] = {}
-    open_batches: dict[int, Batch[Any]] = {}
-    answers: dict[int, Sequence[Outcome] | None] = dict.fromkeys(range(len(served)))
-    while answers:
-        for place, answer in answers.items():
+    going = dict(enumerate(served))
+    while going:
+        batches = []
+        for place, one in list(going.items()):
             try:
-                open_batches[place] = next(served[place]) if answer is None else served[place].send(answer)
+                batches.append(next(one))
             except StopIteration as stop:
                 results[place] = stop.value
-        answers = {}
-        if open_batches:
-            jobs = tuple(job for batch in open_batches.values() for job in batch.jobs)
-            deadlines = [b.deadline for b in open_batches.values() if b.deadline is not None]
-            outcomes = iter((yield Batch(jobs, min(deadlines, default=None))))
-            answers = {place: [next(outcomes) for _ in batch.jobs] for place, batch in open_batches.items()}
-            open_batches = {}
+                del going[place]
+        if batches:
+            deadlines = [batch.deadline for batch in batches if batch.deadline is not None]
+            yield Batch(tuple(t for batch in batches for t in batch.tickets), min(deadlines, default=None))
     return [results[place] for place in range(len(served))]
 
 
-def _weigh(trajectory: Trajectory, policy: Policy, gold: RewardModel, inputs: Any) -> Served[Trajectory]:
+def _weigh(trajectory: Trajectory, models: Models, inputs: Any) -> Served[Trajectory]:
     """Score the candidates with the held-out reward model: reported, never optimised."""
+    assert models.gold is not None
     scored = [c for c in trajectory.candidates if c.reward is not None]
-    pairs = tuple(Pair(c.answers(trajectory.query), c.response, c.value, inputs, trajectory.query) for c in scored)
-    [outcome] = yield Batch((Scoring(gold, pairs),))
-    _check_fatal(policy, outcome)
-    if isinstance(outcome, Exception):
-        logger.warning("the gold reward model %r failed: %s", gold.name, outcome)
+    query = trajectory.query
+    pairs = tuple(Pair(c.answers(query), c.response, c.value, inputs, query) for c in scored)
+    scoring = Scoring(models.gold, pairs)
+    yield Batch((scoring,))
+    outcome = scoring.ended
+    _check_fatal(models.policy, outcome)
+    if isinstance(outcome, Raised):
+        logger.warning("the gold reward model %r failed: %s", models.gold.name, outcome.error)
         return trajectory
-    return replace(trajectory, gold={c.index: float(r) for c, r in zip(scored, outcome, strict=True) if r == r})
+    return replace(trajectory, gold={c.index: float(r) for c, r in zip(scored, outcome.value, strict=True) if r == r})
 
 
-def _check_fatal(policy: Policy, outcome: Outcome) -> None:
-    """Raise what ends the run, whoever raised it: a wrong use, or the host's control flow."""
-    if isinstance(outcome, (InvalidInputError, UnsupportedError)) or (
-        isinstance(outcome, Exception) and isinstance(outcome, policy.fatal)
-    ):
-        raise outcome
+def _check_fatal(policy: Policy, outcome: Done[Any] | Raised, *also: type[Exception]) -> None:
+    """Raise what ends the run, whoever raised it: the host's control flow, and what else is named."""
+    if isinstance(outcome, Raised) and isinstance(outcome.error, (*policy.fatal, *also)):
+        raise outcome.error

@@ -14,12 +14,10 @@ gained is never lost: whatever ends the loop, the best of C is in the ledger's t
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from tpo_core.config import TPOConfig
 from tpo_core.errors import TPOError
 from tpo_core.loop.effects import Effect, Progress
 from tpo_core.loop.ledger import Ledger
@@ -28,7 +26,7 @@ from tpo_core.loop.requests import make, nothing_error, request, say
 from tpo_core.prompts.rendering import fence, shorten, show_query
 from tpo_core.prompts.signatures import SelfCritique, TextualGradient, TextualLoss, Update
 from tpo_core.trajectory import StopReason, Trajectory
-from tpo_core.values import Candidate, Prompt, Step
+from tpo_core.values import Candidate, Step
 
 __all__ = [
     "Loop",
@@ -39,148 +37,128 @@ Loop: TypeAlias = Generator[Effect, Any, Trajectory]
 """Yields effects, is sent their answers, returns the trajectory."""
 
 
-def tpo_loop(
-    query: Prompt,
-    config: TPOConfig | None = None,
-    *,
-    inputs: Any = None,
-    ledger: Ledger | None = None,
-    clock: Callable[[], float] = time.monotonic,
-) -> Loop:
+def tpo_loop(ledger: Ledger) -> Loop:
     """Run the loop for one query as a generator of effects.
 
     Args:
-        query: What the response answers, as the critic and the reward model read it.
-        config: Width, depth, mode and budgets; ``TPOConfig()`` by default.
-        inputs: What the user's program takes, handed back in ``Generate.inputs`` of task ``sample``;
-            the query by default.
-        ledger: Books to write in, for a driver that wants the trajectory at any moment.
-        clock: Seconds, monotonic.
+        ledger: What is asked, how far and how wide; the loop enters there what it gains.
 
     Returns:
         A generator that returns the Trajectory.
 
     Raises:
-        InvalidInputError: The query is empty or is not a prompt; raised here, before anything is asked.
         GenerationError: Not one candidate came of two rounds of sampling; carries the causes.
         RewardError: The reward model failed before it had scored a single candidate, or broke its contract; carries
             the trajectory.
     """
-    show_query(query)
-    config = config or TPOConfig()
-    books = ledger or Ledger(query, inputs, config, clock)
-    return _run(books, query if inputs is None else inputs)
-
-
-def _run(books: Ledger, inputs: Any) -> Loop:
-    books.start()
+    ledger.start()
     try:
         for _ in range(2):
-            yield from _sample(books, inputs, books.config.width, step=0)
-            if books.best is not None or books.exhausted():
+            yield from _sample(ledger, ledger.config.width, step=0)
+            if ledger.best is not None or ledger.exhausted():
                 break
-        if books.best is None:
-            raise nothing_error(books)
-        books.stop_reason = yield from _rounds(books, inputs)
+        if ledger.best is None:
+            raise nothing_error(ledger)
+        ledger.stop_reason = yield from _rounds(ledger)
     except TPOError as error:
-        error.trajectory = error.trajectory or books.trajectory("error")
+        error.trajectory = error.trajectory or ledger.trajectory("error")
         raise
-    yield Progress("stopped", books.steps[-1].number if books.steps else 0, text=books.stop_reason, best=books.best)
-    return books.trajectory()
+    yield Progress("stopped", ledger.steps[-1].number if ledger.steps else 0, text=ledger.stop_reason, best=ledger.best)
+    return ledger.trajectory()
 
 
-def _rounds(books: Ledger, inputs: Any) -> Generator[Effect, Any, StopReason]:
-    for number in range(1, books.config.rounds + 1):
-        if stop := books.exhausted() or ("patience" if books.stalled(number) else None):
+def _rounds(ledger: Ledger) -> Generator[Effect, Any, StopReason]:
+    for number in range(1, ledger.config.rounds + 1):
+        if stop := ledger.exhausted() or ("patience" if ledger.stalled(number) else None):
             return stop
-        if stop := (yield from _round(books, inputs, number)):
+        if stop := (yield from _round(ledger, number)):
             return stop
-    stop = books.exhausted()
+    stop = ledger.exhausted()
     return stop if stop in ("stop_at", "reward_failed") else "depth"
 
 
-def _round(books: Ledger, inputs: Any, number: int) -> Generator[Effect, Any, StopReason | None]:
+def _round(ledger: Ledger, number: int) -> Generator[Effect, Any, StopReason | None]:
     """Run one round; returns why the loop cannot go on, or None when it can."""
-    plan = plan_round(books)
+    plan = plan_round(ledger)
     if plan is None:
-        yield from _sample(books, inputs, books.config.width, number)
-        plan = plan_round(books)
-        if plan is None or books.exhausted():
-            books.steps.append(Step(number))
-            return books.exhausted() or "no_contrast"
-    if books.affordable(3) < 3:  # a loss and a gradient buy nothing without an update after them
+        yield from _sample(ledger, ledger.config.width, number)
+        plan = plan_round(ledger)
+        if plan is None or ledger.exhausted():
+            ledger.steps.append(Step(number))
+            return ledger.exhausted() or "no_contrast"
+    if ledger.affordable(3) < 3:  # a loss and a gradient buy nothing without an update after them
         return "max_calls"
-    step = yield from _critique(books, plan, number)
-    books.steps.append(step)
-    if step.failure is not None or books.exhausted():
-        return books.exhausted() or "critic_failed"
+    step = yield from _critique(ledger, plan, number)
+    ledger.steps.append(step)
+    if step.failure is not None or ledger.exhausted():
+        return ledger.exhausted() or "critic_failed"
     for _ in range(2):
-        if (yield from _improve(books, inputs, plan, step)):
+        if (yield from _improve(ledger, plan, step)):
             return None
-        if books.exhausted():
+        if ledger.exhausted():
             break
-    books.steps[-1] = replace(step, failure=books.failure_of(number))
-    return books.exhausted() or "no_candidates"
+    ledger.steps[-1] = replace(step, failure=ledger.failure_of(number))
+    return ledger.exhausted() or "no_candidates"
 
 
-def _critique(books: Ledger, plan: Plan, number: int) -> Generator[Effect, Any, Step]:
+def _critique(ledger: Ledger, plan: Plan, number: int) -> Generator[Effect, Any, Step]:
     """Ask for the textual loss and the textual gradient."""
     step = Step(number, plan.chosen, plan.rejected)
-    shown = {"query": _asked(books, plan.chosen)}
-    chosen = _show(books, plan.chosen)
+    shown = {"query": _asked(ledger, plan.chosen)}
+    chosen = _show(ledger, plan.chosen)
     pair = {"chosen_response": chosen}
     if plan.rejected is not None:
-        pair = {"rejected_response": _show(books, plan.rejected), **pair}
+        pair = {"rejected_response": _show(ledger, plan.rejected), **pair}
     signature = TextualLoss if plan.rejected is not None else SelfCritique
-    both = {"query": _asked(books, plan.chosen, plan.rejected)}
-    loss = yield from say(books, "loss", signature, {**both, **pair}, number, plan.chosen)
+    both = {"query": _asked(ledger, plan.chosen, plan.rejected)}
+    loss = yield from say(ledger, "loss", signature, {**both, **pair}, number, plan.chosen)
     if loss.failure is not None:
         return replace(step, failure=loss.failure)
     step = replace(step, loss=loss.text)
-    yield Progress("loss", number, text=loss.text, round=step, best=books.best)
-    inputs = {**shown, "chosen_response": chosen, "critique": fence(_short(books, loss.text), "critique")}
-    gradient = yield from say(books, "gradient", TextualGradient, inputs, number, plan.chosen)
+    yield Progress("loss", number, text=loss.text, round=step, best=ledger.best)
+    inputs = {**shown, "chosen_response": chosen, "critique": fence(_short(ledger, loss.text), "critique")}
+    gradient = yield from say(ledger, "gradient", TextualGradient, inputs, number, plan.chosen)
     if gradient.failure is not None:
         return replace(step, failure=gradient.failure)
     step = replace(step, gradient=gradient.text)
-    yield Progress("gradient", number, text=gradient.text, round=step, best=books.best)
+    yield Progress("gradient", number, text=gradient.text, round=step, best=ledger.best)
     return step
 
 
-def _improve(books: Ledger, inputs: Any, plan: Plan, step: Step) -> Generator[Effect, Any, bool]:
+def _improve(ledger: Ledger, plan: Plan, step: Step) -> Generator[Effect, Any, bool]:
     """Ask for the round's updates and fresh samples, and score them; says whether any became a candidate."""
     shown = {
-        "query": _asked(books, plan.chosen),
-        "current_response": fence(_short(books, plan.chosen.response)),
-        "editing_instructions": fence(_short(books, step.gradient), "instructions"),
+        "query": _asked(ledger, plan.chosen),
+        "current_response": fence(_short(ledger, plan.chosen.response)),
+        "editing_instructions": fence(_short(ledger, step.gradient), "instructions"),
     }
-    updates = request(books, "update", Update, shown, plan.updates, step.number, plan.chosen)
-    spare = books.affordable(plan.updates + plan.fresh) - updates.n
-    fresh = request(books, "sample", None, inputs, min(plan.fresh, spare), step.number)
-    return (yield from make(books, updates, fresh))
+    updates = request(ledger, "update", Update, shown, plan.updates, step.number, plan.chosen)
+    spare = ledger.affordable(plan.updates + plan.fresh) - updates.n
+    fresh = request(ledger, "sample", None, ledger.given, min(plan.fresh, spare), step.number)
+    return (yield from make(ledger, updates, fresh))
 
 
-def _sample(books: Ledger, inputs: Any, n: int, step: int) -> Generator[Effect, Any, bool]:
+def _sample(ledger: Ledger, n: int, step: int) -> Generator[Effect, Any, bool]:
     """Ask the user's program for samples, and score them."""
-    return (yield from make(books, request(books, "sample", None, inputs, n, step)))
+    return (yield from make(ledger, request(ledger, "sample", None, ledger.given, n, step)))
 
 
-def _asked(books: Ledger, chosen: Candidate, rejected: Candidate | None = None) -> str:
+def _asked(ledger: Ledger, chosen: Candidate, rejected: Candidate | None = None) -> str:
     """Show what the chosen response answers, as its model saw it; below it the rejected one's, where that differs."""
-    text = fence(_short(books, show_query(chosen.answers(books.query))), "query")
+    text = fence(_short(ledger, show_query(chosen.answers(ledger.query))), "query")
     if rejected is None or rejected.context == chosen.context:
         return text
-    other = fence(_short(books, show_query(rejected.answers(books.query))), "query_of_rejected")
+    other = fence(_short(ledger, show_query(rejected.answers(ledger.query))), "query_of_rejected")
     return f"{text}\n\nThe rejected response was given this instead:\n{other}"
 
 
-def _show(books: Ledger, candidate: Candidate) -> str:
+def _show(ledger: Ledger, candidate: Candidate) -> str:
     """Fence a candidate's text, with the reward model's remarks below it where there are any."""
-    text = fence(_short(books, candidate.response))
+    text = fence(_short(ledger, candidate.response))
     if candidate.feedback:
-        text += "\n" + fence(_short(books, candidate.feedback), "remarks")
+        text += "\n" + fence(_short(ledger, candidate.feedback), "remarks")
     return text
 
 
-def _short(books: Ledger, text: str) -> str:
-    return shorten(text, books.config.max_shown_chars)
+def _short(ledger: Ledger, text: str) -> str:
+    return shorten(text, ledger.config.max_shown_chars)

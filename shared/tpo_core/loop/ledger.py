@@ -1,4 +1,4 @@
-"""The books of one loop: the cache C of candidates, what was spent, and whether a budget is used up.
+"""The ledger of one loop: the cache C of candidates, what was spent, and whether a budget is used up.
 
 The loop writes here and decides by what it reads; a driver that must stop early takes the trajectory so far.
 """
@@ -24,7 +24,8 @@ class Ledger:
     """What one loop has and has spent; one per loop, never shared."""
 
     def __init__(self, query: Prompt, inputs: Any, config: TPOConfig, clock: Callable[[], float]) -> None:
-        """Open the books."""
+        """Open the ledger; refuse what is no query."""
+        show_query(query)
         self.query = query
         self.inputs = inputs
         self.config = config
@@ -42,6 +43,11 @@ class Ledger:
         self._rewards: dict[Any, Reward] = {}  # finite ones only: what failed is asked again when its text comes back
         self._gained = 0  # the round in which the best last became better
 
+    @property
+    def given(self) -> Any:
+        """Return what the user's program takes: the inputs, or the query where there are none."""
+        return self.query if self.inputs is None else self.inputs
+
     # -- time and budgets ---------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -50,7 +56,7 @@ class Ledger:
 
     @property
     def elapsed(self) -> float:
-        """Return the seconds since the books were opened."""
+        """Return the seconds since the ledger were opened."""
         return self._clock() - self._started
 
     def clocked(self, task: str, since: float) -> None:

@@ -1,4 +1,4 @@
-"""How the loop asks: requests as large as the budgets allow, their answers entered in the books, what is new scored."""
+"""How the loop asks: requests as large as the budgets allow, answers entered in the ledger, what is new scored."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["make", "nothing_error", "request", "say"]
 
 
 def request(
-    books: Ledger,
+    ledger: Ledger,
     task: Task,
     signature: type[dspy.Signature] | None,
     inputs: Any,
@@ -40,32 +40,32 @@ def request(
     parent: Candidate | None = None,
 ) -> Generate:
     """Write a request as large as the call budget allows."""
-    config, n = books.config, books.affordable(n)
+    config, n = ledger.config, ledger.affordable(n)
     return Generate(
         task,
         signature,
         inputs,
         n,
         step,
-        books.next_seeds(n),
+        ledger.next_seeds(n),
         config.temperature,
         config.top_p,
         config.max_response_tokens,
         parent,
         send_seed=config.seed is not None,
-        deadline=books.deadline,
+        deadline=ledger.deadline,
     )
 
 
-def make(books: Ledger, *requests: Generate) -> Generator[Effect, Any, bool]:
-    """Ask, enter the answers in the books, the failed ones with their reasons, and score what is new.
+def make(ledger: Ledger, *requests: Generate) -> Generator[Effect, Any, bool]:
+    """Ask, enter the answers in the ledger, the failed ones with their reasons, and score what is new.
 
     Says whether any of them became a candidate.
     """
     requests = tuple(r for r in requests if r.n > 0)
-    answers = yield from ask(books, *requests)
+    answers = yield from ask(ledger, *requests)
     new = [
-        books.add(
+        ledger.add(
             c,
             r.step,
             fresh=r.task == "sample",
@@ -75,15 +75,15 @@ def make(books: Ledger, *requests: Generate) -> Generator[Effect, Any, bool]:
         for r, completions in zip(requests, answers, strict=True)
         for c in completions
     ]
-    yield from score(books, new)
-    now = tuple(books.candidates[c.index] for c in new)
-    yield Progress("scored", requests[0].step if requests else 0, now, best=books.best)
+    yield from score(ledger, new)
+    now = tuple(ledger.candidates[c.index] for c in new)
+    yield Progress("scored", requests[0].step if requests else 0, now, best=ledger.best)
     return any(c.reward is not None for c in now)
 
 
-def ask(books: Ledger, *requests: Generate) -> Generator[Effect, Any, list[Sequence[Completion]]]:
+def ask(ledger: Ledger, *requests: Generate) -> Generator[Effect, Any, list[Sequence[Completion]]]:
     """Yield requests that can run at once, and book what they cost; they share what the call budget has to spare."""
-    spare, since = books.spare(sum(r.n for r in requests)), books.elapsed
+    spare, since = ledger.spare(sum(r.n for r in requests)), ledger.elapsed
     if spare is not None:
         requests = tuple(replace(r, spare=spare // len(requests)) for r in requests)
     answers: list[Sequence[Completion]] = []
@@ -99,42 +99,42 @@ def ask(books: Ledger, *requests: Generate) -> Generator[Effect, Any, list[Seque
         lost = Completion(failure=Failure("error", f"{type(error).__name__}: {error}", error))
         answers = [[lost] * request.n for request in requests]
     for request, completions in zip(requests, answers, strict=True):
-        books.clocked(request.task, since)
-        books.spend(sum((c.usage for c in completions), Usage()), request.n)
+        ledger.clocked(request.task, since)
+        ledger.spend(sum((c.usage for c in completions), Usage()), request.n)
     return answers
 
 
-def score(books: Ledger, new: Sequence[Candidate]) -> Generator[Effect, Any, None]:
+def score(ledger: Ledger, new: Sequence[Candidate]) -> Generator[Effect, Any, None]:
     """Have the responses scored that have no reward yet.
 
     A reward model that raises ends the loop with the best so far, where there is one; a wrong use of it is an error.
     """
-    pairs, since = books.unscored(new), books.elapsed
+    pairs, since = ledger.unscored(new), ledger.elapsed
     rewards: Sequence[Reward] = ()
-    if books.best is not None and books.exhausted() == "deadline":
+    if ledger.best is not None and ledger.exhausted() == "deadline":
         rewards = [Reward(nan, failure="deadline: it came too late to be scored")] * len(pairs)
     elif pairs:
         try:
-            rewards = yield Score(pairs, deadline=None if books.best is None else books.deadline)
+            rewards = yield Score(pairs, deadline=None if ledger.best is None else ledger.deadline)
         except (InvalidInputError, UnsupportedError, RewardContractError):
             raise
         except Exception as error:  # noqa: BLE001 - raised again where nothing is scored
-            _lost(books, pairs, error)
+            _lost(ledger, pairs, error)
             return
         finally:
-            books.clocked("score", since)
+            ledger.clocked("score", since)
     if len(rewards) != len(pairs):
         raise RewardContractError(f"the reward model returned {len(rewards)} rewards for {len(pairs)} responses")
-    books.enter_rewards(pairs, rewards)
+    ledger.enter_rewards(pairs, rewards)
 
 
-def _lost(books: Ledger, pairs: Sequence[Pair], error: Exception) -> None:
+def _lost(ledger: Ledger, pairs: Sequence[Pair], error: Exception) -> None:
     """Enter what could not be scored because the reward model raised; without a best so far that is an error."""
     error = masked(error)
     what = f"{type(error).__name__}: {error}"
-    books.enter_rewards(pairs, [Reward(nan, failure=what)] * len(pairs), error)
-    books.reward_failed = True
-    if books.best is not None:
+    ledger.enter_rewards(pairs, [Reward(nan, failure=what)] * len(pairs), error)
+    ledger.reward_failed = True
+    if ledger.best is not None:
         logger.warning("the reward model failed, and the best answer so far is returned: %s", what)
     elif isinstance(error, TPOError):
         raise error
@@ -143,21 +143,21 @@ def _lost(books: Ledger, pairs: Sequence[Pair], error: Exception) -> None:
 
 
 def say(
-    books: Ledger, task: Task, signature: type[dspy.Signature], inputs: dict[str, str], step: int, about: Candidate
+    ledger: Ledger, task: Task, signature: type[dspy.Signature], inputs: dict[str, str], step: int, about: Candidate
 ) -> Generator[Effect, Any, Completion]:
     """Ask the critic once, and once more if nothing came; a critique cut short is still a critique."""
     completion = Completion(failure=Failure("empty", "the call budget is used up"))
-    for _ in range(min(2, books.affordable(2))):
-        [[completion]] = yield from ask(books, request(books, task, signature, inputs, 1, step, about))
+    for _ in range(min(2, ledger.affordable(2))):
+        [[completion]] = yield from ask(ledger, request(ledger, task, signature, inputs, 1, step, about))
         completion = replace(completion, failure=completion.failure or refuse(completion.text))
-        if completion.failure is None or books.exhausted():
+        if completion.failure is None or ledger.exhausted():
             break
     return completion
 
 
-def nothing_error(books: Ledger) -> GenerationError | RewardError:
-    trajectory = books.trajectory("deadline" if books.exhausted() == "deadline" else "no_candidates")
-    failures = [c.failure for c in books.candidates if c.failure is not None]
+def nothing_error(ledger: Ledger) -> GenerationError | RewardError:
+    trajectory = ledger.trajectory("deadline" if ledger.exhausted() == "deadline" else "no_candidates")
+    failures = [c.failure for c in ledger.candidates if c.failure is not None]
     reasons: dict[str, int] = {}
     for failure in failures:
         label = f"{failure.reason}: {failure.message}" if failure.message else failure.reason
@@ -165,11 +165,11 @@ def nothing_error(books: Ledger) -> GenerationError | RewardError:
     told = "; ".join(f"{count} x {label}" for label, count in reasons.items())
     if any(f.reason == "unscored" for f in failures):
         return RewardError(
-            f"the reward model scored none of {len(books.candidates)} candidates ({told})", trajectory=trajectory
+            f"the reward model scored none of {len(ledger.candidates)} candidates ({told})", trajectory=trajectory
         )
     causes = tuple(f.exception for f in failures if f.exception is not None)
     error = GenerationError(
-        f"not one of {len(books.candidates)} samples became a candidate ({told or 'the deadline passed'})",
+        f"not one of {len(ledger.candidates)} samples became a candidate ({told or 'the deadline passed'})",
         trajectory=trajectory,
         causes=causes,
     )

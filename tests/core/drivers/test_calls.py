@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tpo_core import GenerationError, ModelError, TPOConfig, arun, arun_many, run, run_many
 from tpo_core.drivers.calls import Calls, Late
+from tpo_core.drivers.outcomes import Done, Raised
 from tpo_core.loop.effects import Generate
 from tpo_core.models.refusals import lasts, may_pass, may_refuse_n, refuses_n, status_of
 from tpo_core.rewards import RewardModel
@@ -46,7 +47,7 @@ def asked(*outcomes, n=5, spare=None, takes_n=None, calls=None):
     while due := calls.due():
         sizes += [len(seeds) for seeds in due]
         came = [script.pop(0) if script else 1 for _ in due]
-        calls.take(due, [c if isinstance(c, Exception) else [Completion("x")] * c for c in came])
+        calls.take(due, [Raised(c) if isinstance(c, Exception) else Done([Completion("x")] * c) for c in came])
     done = calls.completions()
     assert len(done) == n and sum((c.usage for c in done), Usage()) == Usage(sum(sizes), len(sizes))
     assert spare is None or sum(sizes) <= n + spare

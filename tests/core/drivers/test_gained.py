@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -109,11 +110,10 @@ async def test_a_cancellation_while_the_run_ends_carries_the_trajectory_of_each(
 
     class Deaf(ScriptedPolicy):
         async def agenerate(self, request, seeds):
-            for heard in (asyncio.Event(), ending):  # at its deadline, and when the run has ended
-                try:
-                    await over.wait()
-                except asyncio.CancelledError:
-                    heard.set()
+            try:
+                await over.wait()
+            except asyncio.CancelledError:  # at its deadline, which ends the run
+                ending.set()
             await over.wait()
             return []
 
@@ -180,8 +180,13 @@ def _raised_by(who: str, error: Exception) -> Any:
     return run("q", policy, reward, TPOConfig(width=2, depth=1), gold=gold, on_progress=observer)
 
 
-@pytest.mark.parametrize("who", ["sample", "loss", "reward", "observer", "gold"])
-@pytest.mark.parametrize("kind", [Interrupt, InvalidInputError, UnsupportedError])
+@pytest.mark.parametrize(
+    ("who", "kind"),
+    [
+        *product(["sample", "loss", "reward", "observer"], [Interrupt, InvalidInputError, UnsupportedError]),
+        ("gold", Interrupt),
+    ],
+)
 def test_what_ends_a_run_is_raised_as_it_is_whoever_raises_it(who: str, kind: type[Exception]) -> None:
     error = kind("no")
     with pytest.raises(kind) as caught:
@@ -192,5 +197,6 @@ def test_what_ends_a_run_is_raised_as_it_is_whoever_raises_it(who: str, kind: ty
         assert trajectory.best.response == "bb"
 
 
-def test_a_gold_reward_that_merely_fails_costs_the_gold_rewards_alone() -> None:
-    assert _raised_by("gold", OSError("down")).gold == {}
+@pytest.mark.parametrize("kind", [OSError, InvalidInputError, UnsupportedError])
+def test_a_gold_reward_that_fails_costs_the_gold_rewards_alone(kind: type[Exception]) -> None:
+    assert _raised_by("gold", kind("no")).gold == {}

@@ -14,13 +14,9 @@ from typing import Any
 import pytest
 
 from tpo_core import GenerationError, TPOConfig, arun, arun_many, run, run_many
-from tpo_core.drivers.scheduler import Desk
-from tpo_core.drivers.serving import Batch, Late, Line, Scoring, Telling
-from tpo_core.loop.ledger import Ledger
 from tpo_core.rewards import RewardModel
-from tpo_core.testing import ScriptedPolicy, ScriptedReward
+from tpo_core.testing import ScriptedPolicy
 from tpo_core.trajectory import Trajectory
-from tpo_core.values import Pair, Reward
 
 PATIENCE = 60.0
 """Seconds until a call that hangs gives in, so that a test of it fails instead of hanging."""
@@ -160,69 +156,3 @@ def show(trajectory):
 def test_a_call_that_hangs_past_its_deadline_does_not_keep_the_process_from_ending(program):
     said = in_process(f"{HANGS}\nlen_ = lambda prompt, response: float(len(response))\n{program}").split()
     assert said[0] == "deadline" and said[1] in ("a", "bb")
-
-
-# -- the desk ----------------------------------------------------------------------------------------------------------
-
-
-def line(*batches: Batch[Any]) -> Line:
-    for batch in batches:  # noqa: UP028 - a tuple cannot be sent the outcomes
-        yield batch
-    return Trajectory("q")
-
-
-def desk_of(lines: list[Line], now: list[float], limit: int | None = None) -> Desk:
-    return Desk([(each, Ledger("q", None, TPOConfig(), lambda: now[0])) for each in lines], limit, lambda: now[0])
-
-
-def test_a_job_gives_its_place_back_once_at_its_deadline_or_at_its_end():
-    now, telling = [0.0], Telling(print, None)  # type: ignore[arg-type]
-    desk = desk_of([line(Batch((telling, telling), 1.0), Batch((telling,))), line(Batch((telling,)))], now, limit=2)
-    ended, hung = desk.take()
-    assert desk.running == 2 and list(desk.take()) == []
-    desk.give(ended, None)
-    now[0] = 2.0
-    assert desk.ring() == [hung] and desk.running == 0
-    assert len(list(desk.take())) == 2 == desk.running
-    desk.give(hung, None)
-    assert desk.running == 2 and not desk.finished
-
-
-def test_a_merged_scoring_gives_its_place_back_when_the_last_loop_awaits_it_no_more():
-    now, reward = [0.0], ScriptedReward({}, merges=True)
-
-    def scoring(deadline: float | None = None) -> Batch[Any]:
-        return Batch((Scoring(reward, (Pair("q", "a"),)),), deadline)
-
-    telling = Batch((Telling(print, None),), None)  # type: ignore[arg-type]
-    lines = [line(scoring()), line(scoring(1.0)), line(scoring(2.0)), line(telling, scoring())]
-    desk = desk_of(lines, now)
-    first, told = desk.take()
-    desk.give(first, [Reward(1)])
-    [merged] = desk.take()
-    assert len(merged.parts) == 2
-    desk.give(told, None)
-    now[0] = 1.5
-    assert desk.ring() == [] and list(desk.take()) == []
-    now[0] = 2.5
-    assert desk.ring() == [merged] and desk.running == 0
-    [last] = desk.take()
-    desk.give(merged, [Reward(1), Reward(1)])
-    assert desk.running == 1 and list(desk.take()) == []
-    desk.give(last, [Reward(1)])
-    assert desk.finished and desk.running == 0
-
-
-def test_the_outcome_of_a_job_that_hung_is_late_and_stays_so():
-    now, seen = [0.0], []
-
-    def watching() -> Line:
-        seen.append((yield Batch((Telling(print, None),), 1.0)))  # type: ignore[arg-type]
-        return Trajectory("q")
-
-    desk = desk_of([watching()], now)
-    [hung] = desk.take()
-    now[0] = 1.0
-    desk.ring()
-    desk.give(hung, "late")
-    assert [type(outcome) for outcome in seen[0]] == [Late]

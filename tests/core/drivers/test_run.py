@@ -22,14 +22,10 @@ from tpo_core import (
     run,
     run_many,
 )
-from tpo_core.drivers.scheduler import Desk
-from tpo_core.drivers.serving import Batch, Scoring, Telling
-from tpo_core.loop.effects import Progress
-from tpo_core.loop.ledger import Ledger
 from tpo_core.rewards import RewardModel
 from tpo_core.testing import RubricReward, ScriptedPolicy, ScriptedReward, SimulatedPolicy
 from tpo_core.trajectory import Trajectory
-from tpo_core.values import Completion, Pair, Reward, Usage
+from tpo_core.values import Completion, Usage
 
 
 class Length(RewardModel):
@@ -444,28 +440,3 @@ async def test_a_request_that_is_cancelled_from_inside_is_one_failed_sample():
 
     trajectory = await arun("q", Cancelling(), Length(), TPOConfig(mode="bon", width=2))
     assert [c.failure.message for c in trajectory.failures] == ["ConnectionAbortedError: the request was cancelled"]
-
-
-def test_a_scoring_that_nobody_awaits_any_more_does_not_hold_up_the_next():
-    reward = ScriptedReward({}, merges=True)
-    now = 0.0
-
-    def waits(*batches):
-        for batch in batches:  # noqa: UP028 - a tuple cannot be sent the outcomes
-            yield batch
-        return Trajectory("q")
-
-    def scoring(response, deadline=None):
-        return Batch((Scoring(reward, (Pair("q", response),)),), deadline)
-
-    telling = Batch((Telling(print, Progress("loss", 1)),))
-    lines = [waits(scoring("a")), waits(scoring("late", 1.0)), waits(telling, scoring("c"))]
-    desk = Desk([(line, Ledger("q", None, TPOConfig(), lambda: now)) for line in lines], clock=lambda: now)
-    first, told = desk.take()
-    now = 2.0
-    desk.ring()
-    desk.give(first, [Reward(1)])
-    assert list(desk.take()) == []
-    desk.give(told, None)
-    [last] = desk.take()
-    assert [pair.response for pair in last.job.pairs] == ["c"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tpo_core import (
 from tpo_core.errors import RewardContractError
 from tpo_core.loop.algorithm import tpo_loop
 from tpo_core.loop.effects import Gather, Generate, Progress, Score
+from tpo_core.loop.ledger import Ledger
 from tpo_core.prompts.signatures import SelfCritique, TextualGradient, TextualLoss, Update
 from tpo_core.values import Completion, Failure, Reward
 
@@ -39,7 +41,7 @@ class Feeder:
         return self.time
 
     def run(self, config: TPOConfig, query: Any = "query", **kwargs: Any) -> Trajectory:
-        loop = tpo_loop(query, config, clock=self.clock, **kwargs)
+        loop = tpo_loop(Ledger(query, kwargs.get("inputs"), config, self.clock))
         try:
             effect = next(loop)
             while True:
@@ -330,7 +332,7 @@ def test_system_prompt_and_history_reach_the_critic():
 )
 def test_an_empty_or_odd_query_is_refused_before_anything_is_asked(query):
     with pytest.raises(InvalidInputError, match="query"):
-        tpo_loop(query)
+        Ledger(query, None, TPOConfig(), time.monotonic)
 
 
 def test_progress_tells_each_round_as_it_happens():
@@ -346,13 +348,13 @@ def test_a_loop_closed_at_any_yield_has_its_best_in_the_books():
     from tpo_core.loop.ledger import Ledger
 
     feeder = Feeder(sample=texts("a", "bb"))
-    books = Ledger("query", None, TPOConfig(width=2, depth=2), feeder.clock)
-    loop = tpo_loop("query", ledger=books)
+    ledger = Ledger("query", None, TPOConfig(width=2, depth=2), feeder.clock)
+    loop = tpo_loop(ledger)
     effect = next(loop)
     while not (isinstance(effect, Generate) and effect.task == "gradient"):
         effect = loop.send(feeder.answer(effect))
     loop.close()
-    assert books.trajectory("cancelled").best.response == "bb"
+    assert ledger.trajectory("cancelled").best.response == "bb"
 
 
 class Outage(Feeder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tpo_core import TPOConfig, Trajectory, run
 from tpo_core.loop.algorithm import tpo_loop
 from tpo_core.loop.effects import Gather, Generate, Score
+from tpo_core.loop.ledger import Ledger
 from tpo_core.rewards import EnsembleReward, FunctionReward
 from tpo_core.testing import ScriptedPolicy
 from tpo_core.values import Candidate, Completion, Reward
@@ -25,7 +27,8 @@ class Contexts:
         self.scored: list[tuple[Any, str]] = []
 
     def run(self, query: Any = "Weather?", **settings: Any) -> Trajectory:
-        loop = tpo_loop(query, TPOConfig(**{"width": len(self.samples), "depth": 1, **settings}))
+        config = TPOConfig(**{"width": len(self.samples), "depth": 1, **settings})
+        loop = tpo_loop(Ledger(query, None, config, time.monotonic))
         try:
             effect = next(loop)
             while True:
