@@ -56,7 +56,8 @@ completions = st.builds(
     st.none() | texts,
     usages,
     st.none() | st.builds(Failure, texts, texts),
-    st.lists(st.dictionaries(texts, st.floats(), max_size=2), max_size=2).map(tuple),
+    logprobs=st.lists(st.dictionaries(texts, st.floats(), max_size=2), max_size=2).map(tuple),
+    context=st.none() | texts,
 )
 rewards = st.builds(
     Reward,
