@@ -9,16 +9,21 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 import dspy
 from dspy.adapters.utils import parse_value
 
+from tpo_core.prompts.modeltext import read_json, without_reasoning
 from tpo_core.prompts.reading import read
+from tpo_core.prompts.sections import unecho
 
 __all__ = ["Sampling", "lenient", "salted"]
+
+_REPAIRED = 4000
+"""How many characters of JSON are repaired, at most: DSPy's way takes half a second for them at worst."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class Sampling:
     """Whether an answer of one text without the adapter's markers is taken whole, where it is in plain text."""
     rewrite: Callable[[Any, Mapping[str, Any]], tuple[Any, Mapping[str, Any]]] | None = None
     """Given the signature and the inputs of every predictor call, returns those that are sent."""
+    shown: Mapping[str, Any] = field(default_factory=dict)
+    """What the prompt showed, to tell what an answer repeats of it."""
 
     def of(self, lm: Any, own: Mapping[str, Any]) -> dict[str, Any]:
         """Return a call's settings.
@@ -79,7 +86,7 @@ class _Salted:
 
     def parse(self, signature: Any, completion: str) -> dict[str, Any]:
         try:
-            return dict(super().parse(signature, completion))  # type: ignore[misc]
+            return dict(super().parse(signature, _answer(signature, completion)))  # type: ignore[misc]
         except dspy.AdapterParseError:
             fields = [(name, info.annotation) for name, info in signature.output_fields.items()]
             if not (self._sampling.forgiving and len(fields) == 1 and fields[0][1] is str and _is_plain_chat(self)):
@@ -115,15 +122,27 @@ class _Lenient(_Salted):
         if not _reads_plainly(self):
             try:
                 found = super().parse(signature, completion)[name]
-                return {name: found.strip("\n ") if isinstance(found, str) else found}
+                return {name: unecho(found.strip("\n "), self._sampling.shown) if isinstance(found, str) else found}
             except Exception:  # noqa: BLE001 - whatever the adapter does not find in it, the text is still there
                 pass
         try:
-            return {name: parse_value(read(signature, completion), info.annotation)}
+            return {name: _value(read(signature, completion, self._sampling.shown), info.annotation)}
         except Exception as error:
             raise dspy.AdapterParseError(
                 adapter_name=type(self).__name__, signature=signature, lm_response=completion, message=str(error)
             ) from error
+
+
+def _answer(signature: Any, completion: str) -> str:
+    """Return a completion without the reasoning before it, where no output field is called as such."""
+    named = {"think", "thinking"} & set(signature.output_fields)
+    return completion if named else without_reasoning(completion)
+
+
+def _value(text: str, annotation: Any) -> Any:
+    """Read a field's value; DSPy's repair of broken JSON takes time out of proportion on long texts."""
+    long = len(text) > _REPAIRED and annotation is not str
+    return parse_value(read_json(text) if long else text, annotation)
 
 
 def _reads_plainly(adapter: Any) -> bool:

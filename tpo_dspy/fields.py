@@ -14,6 +14,7 @@ from dspy.adapters.types.base_type import Type
 from dspy.adapters.utils import serialize_for_json
 
 from tpo_core.errors import InvalidInputError
+from tpo_core.prompts.modeltext import without_reasoning
 from tpo_core.prompts.rendering import render_fields
 from tpo_core.prompts.signatures import SelfCritique, TextualGradient, TextualLoss, Update
 from tpo_core.values import Prompt
@@ -87,7 +88,7 @@ class Shape:
                 f"fields names {', '.join(missing)}, which the program's Prediction lacks; it has "
                 f"{', '.join(prediction.keys()) or 'nothing'}: say which to refine, such as fields=['answer']"
             )
-        return render_fields({name: show(prediction[name]) for name in self.outputs})
+        return render_fields({name: without_reasoning(show(prediction[name])) for name in self.outputs})
 
     def _about_task(self, signature: type[dspy.Signature]) -> type[dspy.Signature]:
         """Add the program's own instructions, and the inputs that the query's text cannot hold."""

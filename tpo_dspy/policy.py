@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dspy
@@ -131,6 +131,7 @@ class ProgramPolicy:
         predictor = getattr(self._parts, request.task)
         told = {**self._context(), **request.inputs}
         module = named(request.task)(predictor, predictor.acall)
+        sampling = replace(sampling, shown=request.inputs)
         return _Ask(request, module, told, lenient(dspy.settings.adapter, sampling), self._parts.lm)
 
     def _ask_program(self, request: Generate, sampling: Sampling) -> _Ask:

@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.utils.json import parse_json_markdown
 from pydantic import BaseModel
 
 from tpo_core import InvalidInputError
+from tpo_core.prompts.modeltext import read_json, without_reasoning
 
 __all__ = ["can_remake", "remaker", "rendered", "replace_text", "text_of"]
 
@@ -38,9 +38,9 @@ def text_of(value: Any) -> str:
         InvalidInputError: It is neither.
     """
     if isinstance(value, str):
-        return str(value)  # StrOutputParser's is a subclass
+        return without_reasoning(str(value))  # StrOutputParser's is a subclass
     if isinstance(value, BaseMessage):
-        return str(value.text)
+        return without_reasoning(str(value.text))
     if isinstance(value, BaseModel):
         return value.model_dump_json()
     if isinstance(value, dict) and set(value) == _RAW:
@@ -84,11 +84,11 @@ def _alike(text: str, like: Any) -> Any:
     if isinstance(like, AIMessage):
         return replace_text(like, text)
     if isinstance(like, BaseModel):
-        return type(like).model_validate(parse_json_markdown(text))
+        return type(like).model_validate(read_json(text))
     if isinstance(like, dict) and like.get("messages") and isinstance(like["messages"][-1], AIMessage):
         return {**like, "messages": [*like["messages"][:-1], replace_text(like["messages"][-1], text)]}
     if isinstance(like, _JSON):
-        return parse_json_markdown(text)
+        return read_json(text)
     raise InvalidInputError(
         f"cannot tell how an updated text becomes the chain's output ({type(like).__name__}); "
         "give parser= a Runnable, or a function of the text or of the text and the output it was made from"

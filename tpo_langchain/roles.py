@@ -16,6 +16,7 @@ from tpo_core import Candidate, InvalidInputError
 from tpo_core.loop.effects import Generate, Task
 from tpo_core.masking import Secrets
 from tpo_core.pace import Pace
+from tpo_core.prompts.modeltext import without_reasoning
 from tpo_core.prompts.reading import read
 from tpo_core.prompts.rendering import render
 from tpo_langchain.chain import Anatomy, Core, dissect, models_of
@@ -123,7 +124,7 @@ class Parts:
         if isinstance(value, (str, BaseMessage, BaseModel, dict)) or message is None:
             return text_of(value)
         written = str(message.text) if self.anatomy.after and not self.anatomy.structured else ""
-        return written if written.strip() else text_of(value)
+        return without_reasoning(written) if written.strip() else text_of(value)
 
     @cached_property
     def cores(self) -> Mapping[Task, Core | None]:
@@ -207,4 +208,5 @@ def _alone(writer: Runnable[Any, Any] | None) -> Core | None:
 
 def _read(request: Generate, said: Any) -> str:
     assert request.signature is not None
-    return read(request.signature, text_of(said))
+    told = said.text if isinstance(said, BaseMessage) else said if isinstance(said, str) else text_of(said)
+    return read(request.signature, str(told), request.inputs)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.tool import tool_call_chunk
+
+from tpo_core.prompts.modeltext import pieces
 
 __all__ = ["chunks", "joined", "message_chunks"]
 
@@ -16,7 +17,7 @@ __all__ = ["chunks", "joined", "message_chunks"]
 def chunks(answer: Any) -> Iterator[Any]:
     """Split an answer into chunks that add up to it: text and messages word by word, anything else whole."""
     if isinstance(answer, str):
-        yield from _words(answer) or [answer]
+        yield from pieces(answer) or [answer]
     elif isinstance(answer, AIMessage):
         yield from message_chunks(answer)
     else:
@@ -35,7 +36,7 @@ def joined(whole: Any, chunk: Any) -> Any:
 
 def message_chunks(message: AIMessage) -> Iterator[AIMessageChunk]:
     """Split a message word by word; usage, metadata and tool calls come with the last chunk."""
-    *words, last = (_words(message.content) if isinstance(message.content, str) else [message.content]) or [""]
+    *words, last = (pieces(message.content) if isinstance(message.content, str) else [message.content]) or [""]
     for word in words:
         yield AIMessageChunk(content=word, id=message.id)
     calls = [
@@ -44,7 +45,3 @@ def message_chunks(message: AIMessage) -> Iterator[AIMessageChunk]:
     ]
     told = message.model_dump(exclude={"content", "type", "tool_calls", "invalid_tool_calls"})
     yield AIMessageChunk(content=last, chunk_position="last", tool_call_chunks=calls, **told)
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\s*\S+(?:\s+\Z)?", text) or ([text] if text else [])

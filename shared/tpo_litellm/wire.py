@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from litellm.llms.custom_llm import CustomLLMError
 from tpo_core.errors import InvalidInputError, TPOError, UnsupportedError
 from tpo_core.masking import hidden_errors
 from tpo_core.models.refusals import Fitting, status_of
+from tpo_core.prompts.modeltext import pieces
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Candidate
 
@@ -73,7 +73,7 @@ def chunks(response: Any) -> Iterator[Any]:
     counts = {k: getattr(usage, k) for k in ("prompt_tokens", "completion_tokens", "total_tokens")}
     for place, call in enumerate(getattr(told.message, "tool_calls", None) or ()):
         yield _chunk("", tool_use={**call.model_dump(), "index": place})
-    for word in re.findall(r"\s*\S+(?:\s+\Z)?", told.message.content or ""):
+    for word in pieces(told.message.content or ""):
         yield _chunk(word)
     yield _chunk("", finish_reason=told.finish_reason, usage=counts)
 

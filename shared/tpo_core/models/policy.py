@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from tpo_core.loop.effects import Generate, Task
-from tpo_core.prompts.reading import read, unecho
+from tpo_core.prompts.modeltext import without_reasoning
+from tpo_core.prompts.reading import read
 from tpo_core.prompts.rendering import as_messages, render
 from tpo_core.values import Completion, Message
 
@@ -147,9 +148,13 @@ class ChatPolicy:
         return render(request.signature, request.inputs, self._demos.get(request.task, ()))
 
     def _read(self, request: Generate, completions: Sequence[Completion]) -> list[Completion]:
-        if request.signature is None:
-            return list(completions)
-        return [replace(c, text=unecho(read(request.signature, c.text), request.inputs)) for c in completions]
+        return [replace(c, text=_text(request, c.text)) for c in completions]
+
+
+def _text(request: Generate, said: str) -> str:
+    if request.signature is None:
+        return without_reasoning(said)
+    return read(request.signature, said, request.inputs)
 
 
 def _settings(request: Generate, seeds: Sequence[int]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""A signature to chat messages, and a completion back to its text, for hosts that have no ``dspy.Predict``.
+"""A completion back to its text, and whether that can be a candidate.
 
 Reading is lenient, so that weak policies get through: with one output field, what stands inside markers if there are
-any, else the whole completion.
+any, else the whole completion. And it keeps what it is not sure of: an answer loses no word of its own.
 """
 
 from __future__ import annotations
@@ -10,94 +10,87 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tpo_core.prompts.modeltext import after_reasoning, trim, without_reasoning
+from tpo_core.prompts.sections import ask, output_of, unecho
 from tpo_core.values import Failure
 
 if TYPE_CHECKING:
     import dspy
-from tpo_core.prompts.rendering import _output, _words
 
-__all__ = [
-    "read",
-    "refuse",
-    "unecho",
-]
+__all__ = ["read", "refuse", "unecho"]
 
 _HEADER = re.compile(r"^[ \t]*\[\[ ## (\w+) ## \]\][ \t]*", re.MULTILINE)
-
-
-_TAG = r"<(?P<tag>{names})>(?P<inside>.*?)(?:</(?P=tag)>|\Z)"
-
-
-_FENCE = re.compile(r"<([\w-]+)>\n")
-
-
-_PLACEHOLDER = re.compile(
-    r"[\s\"'`*]*([\[{<(]\s*)?(your |the |an? )?(improved|rewritten|revised|new|better|final)?[ _]?"
-    r"(response|answer|variable|text)( here)?(\s*[\]}>)])?[\s.:\"'`*]*",
+# What prompts put where the answer belongs, in brackets: the name of a field, or words for it
+_BLANK = re.compile(
+    r"improved_\w+|textual[ _](?:loss|gradient)|(?:(?:the|your) )?(?:response|answer)(?: here)?|"
+    r"(?:(?:the|your|an?|improved|rewritten|revised|new|better|final)[ _])+(?:response|answer|variable|text)(?: here)?",
     re.IGNORECASE,
 )
+_BRACKETS = {"{": "}", "[": "]", "<": ">"}
+_DRESS = " \t\r\n\"'`*_:"  # quotes and markdown
 
 
-_ELLIPSIS = re.compile(r"[\s.…\-_*#`]*")
-
-
-def read(signature: type[dspy.Signature], completion: str) -> str:
+def read(signature: type[dspy.Signature], completion: str, inputs: Mapping[str, Any] | None = None) -> str:
     """Read a completion leniently: what stands inside the output field's markers, else all of it.
 
-    Markers are ``[[ ## field ## ]]`` headings and ``<field>`` tags; a missing end marker is forgiven, and reasoning in
-    a leading ``<think>`` block is dropped.
+    Markers are ``[[ ## field ## ]]`` headings and ``<field>`` tags; a missing end marker is forgiven. Reasoning before
+    the answer is dropped.
+
+    Args:
+        signature: What was asked for: one output field.
+        completion: What the model wrote.
+        inputs: What its prompt showed, to drop what is repeated of it; see ``unecho``.
     """
-    output = _output(signature)
-    text = re.sub(r"\A\s*<think>.*?</think>", "", completion, flags=re.DOTALL)
-    headers = list(_HEADER.finditer(text))
-    for place, header in enumerate(headers):
-        if header[1] == output:
-            end = (
-                headers[place + 1].start()
-                if place + 1 < len(headers) and headers[place + 1][1] == "completed"
-                else None
-            )
-            return _trim(text[header.end() : end])
-    if headers and headers[-1][1] == "completed":
-        text = text[: headers[-1].start()]
-    tagged = re.fullmatch(r"\s*" + _TAG.format(names=f"{output}|{output.upper()}") + r"\s*", text, flags=re.DOTALL)
-    return _trim(tagged["inside"] if tagged else text)
-
-
-def unecho(text: str, inputs: Mapping[str, Any]) -> str:
-    """Drop what a weak policy repeats of its prompt: a fence around all its text, and the prompt's sections after it.
-
-    Example:
-        >>> from tpo_core.prompts.rendering import fence
-        >>> unecho("# Rewrite\\n<response>\\nBetter.\\n</response>", {"current_response": fence("Good.")})
-        'Better.'
-    """
-    fences = {name: found[1] for name, value in inputs.items() if (found := _FENCE.match(str(value)))}
-    if not fences:
-        return text
-    sections = "|".join(rf"{_words(name)}\s*\n\s*<{re.escape(tag)}>" for name, tag in fences.items())
-    text = re.split(rf"\n#+ (?:{sections})", text, flags=re.IGNORECASE)[0]
-    tags = "|".join(map(re.escape, fences.values()))
-    if opening := re.match(rf"\s*(?:#+ [^\n]*\n\s*)?<({tags})>", text):
-        return text[opening.end() :].split(f"</{opening[1]}>")[0].strip("\n ")
-    closing = re.search(rf"\s*</({tags})>\s*\Z", text)
-    return text[: closing.start()] if closing and f"<{closing[1]}>" not in text else text
+    output, whole = output_of(signature), without_reasoning(completion)
+    marked = _in_tags(_under_heading(whole, output), output)
+    text = trim(whole if marked is whole else without_reasoning(marked))
+    return unecho(text, inputs, ask(signature)) if inputs else text
 
 
 def refuse(text: str, finish_reason: str | None = None) -> Failure | None:
-    """Say why a text cannot be a candidate: unfinished, empty, or nothing but a placeholder. None when it can."""
+    """Return why a text cannot be a candidate: unfinished, empty, or a blank of the prompt. None when it can.
+
+    Short answers are answers: a sign, a number, one word. Only what stands for an answer in prompts is a placeholder.
+    """
     if finish_reason == "length":
         return Failure("length", "cut off at the response's token limit; raise max_response_tokens")
     if finish_reason == "content_filter":
         return Failure("content_filter", "withheld by the provider's content filter")
-    if not text.strip():
+    answer = after_reasoning(text)
+    if answer is None:
+        return Failure("empty", "the response is reasoning that never ends; raise max_response_tokens")
+    if not answer.strip():
         return Failure("empty", "the response is empty")
-    if _ELLIPSIS.fullmatch(text) or (len(text) < 60 and _PLACEHOLDER.fullmatch(text) and not text.strip()[0].isalnum()):
-        return Failure("placeholder", f"the response is only a placeholder: {text.strip()!r}")
+    if _is_placeholder(answer):
+        return Failure("placeholder", f"the response is only a placeholder: {answer.strip()!r:.80}")
     return None
 
 
-def _trim(text: str) -> str:
-    """Drop blank lines and spaces around a text, but not the indentation of its first line of several."""
-    text = re.sub(r"\A(?:[ \t]*\n)+", "", text).rstrip()
-    return text if "\n" in text else text.strip()
+def _under_heading(text: str, output: str) -> str:
+    """Return what stands under the output's heading, or before a heading that says the end."""
+    headers = list(_HEADER.finditer(text))
+    for place, header in enumerate(headers):
+        if header[1] == output:
+            ended = place + 1 < len(headers) and headers[place + 1][1] == "completed"
+            return text[header.end() : headers[place + 1].start() if ended else None]
+    return text[: headers[-1].start()] if headers and headers[-1][1] == "completed" else text
+
+
+def _in_tags(text: str, output: str) -> str:
+    """Return what stands between tags of the output's name, where they open the text; the last one closes it."""
+    told = text.strip()
+    for name in (output, output.upper()):
+        if told.startswith(f"<{name}>"):
+            inside = told[len(name) + 2 :]
+            before, closing, _ = inside.rpartition(f"</{name}>")
+            return before if closing else inside
+    return text
+
+
+def _is_placeholder(text: str) -> bool:
+    told = text.strip(_DRESS + ".…")
+    if not told:
+        return "…" in text or "..." in text
+    if len(told) > 60 or told[-1] != _BRACKETS.get(told[0]):
+        return False
+    return _BLANK.fullmatch(told[1:-1].strip()) is not None

@@ -1,12 +1,14 @@
-"""None"""
+"""A signature to chat messages, for hosts that have no ``dspy.Predict``, and texts as they are shown to models."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from tpo_core.errors import InvalidInputError
+from tpo_core.prompts.sections import ask, output_of, section
 from tpo_core.values import Message, Prompt
 
 if TYPE_CHECKING:
@@ -35,10 +37,11 @@ def fence(text: str, name: str = "response") -> str:
         bye</response>
         </response-2>
     """
-    tag, number = name, 1
-    while re.search(rf"{re.escape(tag)}\s*>", text, re.IGNORECASE):  # what a model may read as this tag
-        number += 1
-        tag = f"{name}-{number}"
+    # what a model may read as such a tag; numbers stay text, since one may be of any length
+    found = re.finditer(rf"{re.escape(name)}(?:-(\d+))?\s*>", text, re.IGNORECASE)
+    taken = {match[1] or "1" for match in found}
+    number = next(n for n in count(1) if str(n) not in taken)
+    tag = name if number == 1 else f"{name}-{number}"
     return f"<{tag}>\n{text}\n</{tag}>"
 
 
@@ -97,35 +100,23 @@ def render(
     Raises:
         InvalidInputError: An input field is missing, or the signature has several output fields.
     """
-    output = _output(signature)
+    output = output_of(signature)
     missing = [name for name in signature.input_fields if name not in inputs]
     if missing:
         raise InvalidInputError(f"inputs lacks {', '.join(missing)}, which {signature.__name__} takes")
-    ask = f"Write the {_words(output)}: {signature.output_fields[output].json_schema_extra['desc']}."
     messages: list[Message] = [{"role": "system", "content": signature.instructions}]
     for demo in demos:
         if output in demo:
             messages += [
-                {"role": "user", "content": _turn(signature, demo, ask)},
+                {"role": "user", "content": _turn(signature, demo)},
                 {"role": "assistant", "content": str(demo[output])},
             ]
-    return [*messages, {"role": "user", "content": _turn(signature, inputs, ask)}]
+    return [*messages, {"role": "user", "content": _turn(signature, inputs)}]
 
 
-def _turn(signature: type[dspy.Signature], inputs: Mapping[str, Any], ask: str) -> str:
-    parts = [f"# {_words(name).capitalize()}\n{inputs[name]}" for name in signature.input_fields if name in inputs]
-    return "\n\n".join([*parts, ask])
-
-
-def _output(signature: type[dspy.Signature]) -> str:
-    names = list(signature.output_fields)
-    if len(names) != 1:
-        raise InvalidInputError(f"signature {signature.__name__} has {len(names)} output fields; one is needed here")
-    return str(names[0])
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
+def _turn(signature: type[dspy.Signature], inputs: Mapping[str, Any]) -> str:
+    parts = [section(name, inputs[name]) for name in signature.input_fields if name in inputs]
+    return "\n\n".join([*parts, ask(signature)])
 
 
 def _role(message: Message) -> str:
@@ -139,7 +130,17 @@ def _role(message: Message) -> str:
 
 def _content(message: Message) -> str:
     content = message.get("content")
+    if content is None or isinstance(content, str):
+        return content or ""
     if isinstance(content, (list, tuple)):
-        parts = [p if isinstance(p, str) else p.get("text") or f"[{p.get('type', 'part')}]" for p in content]
-        return "\n".join(parts)
-    return "" if content is None else str(content)
+        return "\n".join(map(_part, content))
+    raise InvalidInputError(f"query: a message's content must be text or a list of parts, not {content!r:.80}")
+
+
+def _part(part: Any) -> str:
+    text = part.get("text") if isinstance(part, Mapping) else part
+    if text is None and isinstance(part, Mapping):
+        return f"[{part.get('type', 'part')}]"
+    if not isinstance(text, str):
+        raise InvalidInputError(f"query: the text of a content part must be a string, not {text!r:.80}")
+    return text

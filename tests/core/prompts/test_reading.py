@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tpo_core import InvalidInputError
-from tpo_core.prompts.reading import read, refuse, unecho
+from tpo_core.prompts.reading import read, refuse
 from tpo_core.prompts.rendering import fence, render, render_fields, shorten, show_query
 from tpo_core.prompts.signatures import SelfCritique, TextualGradient, TextualLoss, Update
 
@@ -24,6 +24,11 @@ from tpo_core.prompts.signatures import SelfCritique, TextualGradient, TextualLo
         ("<improved_response>\nanswer\n</improved_response>", "answer"),
         ("<IMPROVED_RESPONSE>answer", "answer"),
         ("<think>hm</think>\nanswer", "answer"),
+        ("hm\n</think>\n\nanswer", "answer"),
+        ("<think>\n[[ ## improved_response ## ]]\nhm</think>\n[[ ## improved_response ## ]]\nanswer", "answer"),
+        ("[[ ## improved_response ## ]]\n<think>hm</think>\nanswer\n[[ ## completed ## ]]", "answer"),
+        ("<improved_response>\nanswer\n</improved_response>\nI hope that it helps.", "answer"),
+        ("<think>a whole text of reasoning", None),
         ("[[ ## improved_response ## ]]\nsee\n[[ ## other ## ]]\nbelow", "see\n[[ ## other ## ]]\nbelow"),
         ("an answer that quotes <improved_response>x</improved_response> inside", None),
         ("    indented code\n  stays", "    indented code\n  stays"),
@@ -40,33 +45,35 @@ def test_reading_a_plain_completion_keeps_all_its_text(text):
 
 
 @pytest.mark.parametrize(
-    ("completion", "text"),
+    "text",
     [
-        ("<response>\nanswer\n</response>", "answer"),
-        ("# Revised response\n<response>\nanswer", "answer"),
-        ("<response>answer</response>\nI made it better.", "answer"),
-        ("answer\n\n# Editing instructions\n<instructions>\nbe brief", "answer\n"),
-        ("answer\n</response>", "answer"),
-        ("# A heading\nand <b>text</b>", None),
-        ("an XML answer:\n<response>x</response>", None),
+        *("", " \n", "...", "…", "*...*", "{answer}", "{improved_response}", "{improved_summary}", "<answer>"),
+        *("[Your improved response here]", "**[the improved answer]**", "`{response}`", "[improved text]"),
+        *("<think>It is 4</think>", "<think>It is 4</think>\n{answer}", "<think>It is"),
     ],
 )
-def test_what_a_weak_policy_repeats_of_its_prompt_is_dropped(completion, text):
-    inputs = {"current_response": fence("old"), "editing_instructions": fence("be brief", "instructions")}
-    assert unecho(completion, inputs) == (completion if text is None else text)
-    assert unecho(completion, {"current_response": "not fenced"}) == completion
-
-
-@pytest.mark.parametrize(
-    "text", ["", " \n", "...", "{improved_response}", "[Your improved response here]", "<answer>", "---"]
-)
-def test_nothing_and_placeholders_are_no_candidates(text):
+def test_nothing_and_blanks_of_the_prompt_are_no_candidates(text):
     assert refuse(text) is not None
 
 
-@pytest.mark.parametrize("text", ["42", "Yes", "the answer", "answer", "A new answer.", "[1, 2]", "{x}", "<b>hi</b>"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("42", "Yes", "the answer", "answer", "A new answer.", "[1, 2]", "{x}", "<b>hi</b>", "**answer**", '"answer"'),
+        *("-", "*", "#", "+", ".", "..", "_", "`", "**", "---", "()", "[]", "{}", "<>", "<text>", "{text}", "[x]"),
+        *("[improved performance]", "your response", "\ud800", "<think>It is 4</think>-"),
+    ],
+)
 def test_short_real_answers_are_candidates(text):
     assert refuse(text) is None
+
+
+def test_a_long_placeholder_is_not_repeated_in_the_reason():
+    assert len(refuse("." * 2**20).message) < 200
+
+
+def test_reasoning_that_never_ends_is_told_of():
+    assert refuse("<think>It is").message == "the response is reasoning that never ends; raise max_response_tokens"
 
 
 def test_an_unfinished_response_is_no_candidate():
@@ -119,6 +126,23 @@ def test_a_prompt_is_shown_with_its_speakers_named():
     assert show_query([{"role": "user", "content": "hi"}]) == "hi"
     parts = [{"role": "user", "content": [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {}}]}]
     assert show_query(parts) == "look\n[image_url]"
+
+
+@pytest.mark.parametrize("content", [5, {"text": "look"}, b"look", [5], [None], [{"type": "text", "text": 5}]])
+def test_a_query_part_that_is_no_text_is_named(content):
+    with pytest.raises(InvalidInputError, match="query"):
+        show_query([{"role": "user", "content": content}])
+
+
+@pytest.mark.parametrize("text", ["\ud800", "<think>\udfff</think>\ud800", "\ud800</response>"])
+def test_half_a_character_is_read_like_any_other(text):
+    assert read(Update, text, {"current_response": fence(text)}).endswith(text[-1])
+    assert show_query([{"role": "user", "content": [text]}]) == text
+
+
+def test_a_fence_takes_the_first_number_that_is_free():
+    assert fence("</response> <response-2> response-4 >").startswith("<response-3>\n")
+    assert fence("response-" + "9" * 10_000 + ">").startswith("<response>\n")
 
 
 def test_fields_are_rendered_alone_or_by_name():

@@ -8,9 +8,10 @@ from contextlib import suppress
 from typing import Any
 
 from tpo_core.errors import InvalidInputError
+from tpo_core.prompts.modeltext import after_reasoning
 from tpo_core.values import Prompt
 
-__all__ = ["plain_messages", "without_thinking"]
+__all__ = ["plain_messages", "without_mark", "without_thinking"]
 
 _TOOLS = ("name", "tool_call_id", "tool_calls")
 
@@ -45,7 +46,7 @@ def _text_of(content: Any) -> str:
     if content is None:
         return ""
     if isinstance(content, Sequence):
-        parts = [part if isinstance(part, str) else part.get("text") for part in content]
+        parts: list[Any] = [part.get("text") if isinstance(part, Mapping) else part for part in content]
         if all(isinstance(part, str) for part in parts):
             return "".join(parts)
     raise InvalidInputError(f"prompt: a reward model of text cannot read the content {content!r:.80}; give text")
@@ -64,22 +65,26 @@ def _calls(value: Any) -> Any:
     return told
 
 
-def without_thinking(response: str) -> str:
-    """Return a response without the reasoning before it.
+def without_mark(text: str, mark: str) -> str:
+    """Return a text without a mark, also where what stands around one makes another; a mark holds no space.
 
-    Reasoning is a leading ``<think>...</think>``; or, where the chat template has opened it, what stands before a
-    ``</think>`` on a line of its own.
+    Example:
+        >>> without_mark("step one<ex<extra_0>tra_0>", "<extra_0>")
+        'step one '
+    """
+    return text.replace(mark, "").replace(mark, " ")
+
+
+def without_thinking(response: str) -> str:
+    """Return a response without the reasoning before it; see ``prompts.modeltext.after_reasoning``.
 
     Raises:
         InvalidInputError: The reasoning never ends.
     """
-    before, end, after = response.partition("</think>")
-    if before.lstrip().startswith("<think>"):
-        if not end:
-            raise InvalidInputError(
-                "the response starts to think and never ends, so it holds no answer to score; keep_thinking=True "
-                "scores it as it is"
-            )
-        return after.lstrip()
-    own_line = before.rstrip(" \t").endswith("\n") and (not after.strip() or after.lstrip(" \t").startswith("\n"))
-    return after.lstrip() if end and own_line and "<think>" not in before else response
+    answer = after_reasoning(response)
+    if answer is None:
+        raise InvalidInputError(
+            "the response starts to think and never ends, so it holds no answer to score; keep_thinking=True "
+            "scores it as it is"
+        )
+    return answer if answer is response else answer.lstrip()

@@ -1,0 +1,151 @@
+"""The sections of a prompt, and what a weak policy repeats of them around its answer.
+
+Only what is provably a repetition goes: a section of the prompt with its content at the end of the text, a fence of the
+prompt around all of it. An answer loses no word of its own, so in doubt everything stays.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from tpo_core.errors import InvalidInputError
+from tpo_core.prompts.modeltext import trim
+
+if TYPE_CHECKING:
+    import dspy
+
+__all__ = ["ask", "output_of", "section", "unecho"]
+
+_FENCE = re.compile(r"<([\w-]+)>\n")
+_TOKEN = re.compile(r"</?[\w-]+>|[^\s<]+|<")  # tags apart from what they touch
+# What policies put over a rewritten response: words of the engine's prompts and their like, and no others
+_LABEL = frozenset(
+    {
+        *("the", "your", "my", "here", "is"),
+        *("current", "chosen", "rejected", "improved", "revised", "rewritten", "updated", "edited", "new", "better"),
+        *("final", "rewrite", "response", "answer", "text", "version", "query", "editing", "instructions"),
+    }
+)
+
+
+def section(name: str, value: Any) -> str:
+    """Write one input of a prompt under its name."""
+    return f"# {_words(name).capitalize()}\n{value}"
+
+
+def ask(signature: type[dspy.Signature]) -> str:
+    """Write the last line of a prompt: what is to be written."""
+    output = output_of(signature)
+    return f"Write the {_words(output)}: {signature.output_fields[output].json_schema_extra['desc']}."
+
+
+def output_of(signature: type[dspy.Signature]) -> str:
+    """Return the name of a signature's output field.
+
+    Raises:
+        InvalidInputError: It has several.
+    """
+    names = list(signature.output_fields)
+    if len(names) != 1:
+        raise InvalidInputError(f"signature {signature.__name__} has {len(names)} output fields; one is needed here")
+    return str(names[0])
+
+
+def unecho(text: str, inputs: Mapping[str, Any], asked: str = "") -> str:
+    """Drop what a weak policy repeats of its prompt: sections after its text, and a fence around all of it.
+
+    Args:
+        text: What the policy wrote.
+        inputs: What its prompt showed; only values that are fenced can be told from an answer's own text.
+        asked: The prompt's last line.
+
+    Example:
+        >>> shown = {"current_response": "<response>\\nGood.\\n</response>"}
+        >>> unecho("# Rewrite\\n<response>\\nBetter.\\n</response>", shown)
+        'Better.'
+        >>> unecho("Better.\\n\\n# Current response\\n<response>\\nGood.\\n</response>", shown)
+        'Better.'
+        >>> unecho("Write it so:\\n<response>\\nBetter.\\n</response>\\nand send it.", shown)
+        'Write it so:\\n<response>\\nBetter.\\n</response>\\nand send it.'
+    """
+    fences = {name: found[1] for name, value in inputs.items() if (found := _FENCE.match(str(value)))}
+    if not any(f"<{tag}>" in text or f"</{tag}>" in text for tag in fences.values()):
+        return text
+    shown = [form for name in fences for form in _forms(name, str(inputs[name]))]
+    return _unfenced(_without_sections(text, shown, asked), list(fences.values()))
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _forms(name: str, value: str) -> Iterator[str]:
+    """Write a section in the form of the engine's prompts and in that of DSPy's."""
+    yield section(name, value)
+    yield f"[[ ## {name} ## ]]\n{value}"
+
+
+def _without_sections(text: str, sections: Sequence[str], asked: str) -> str:
+    """Cut sections of the prompt, whole or broken off, off the end of a text; each once, as the prompt has them."""
+    told, last, left = _tokens(text), _tokens(asked), [_tokens(s) for s in sections]
+    end = len(told)
+    if last and told[-len(last) :] == last:
+        end -= len(last)
+    after = end
+    while hit := next(((s, at) for s in left if (at := _start(told, end, s))), None):
+        left.remove(hit[0])
+        end = hit[1]
+    if end == after:
+        return text
+    at = next(islice(_TOKEN.finditer(text), end, None)).start()
+    kept = text[:at].rstrip(" \t")
+    announced = kept.rstrip().endswith(":")  # then what follows belongs to it
+    return kept.rstrip() if kept.endswith("\n") and not announced else text
+
+
+def _tokens(text: str) -> list[str]:
+    return ["#" if not token.strip("#") else token.casefold() for token in _TOKEN.findall(text)]
+
+
+def _start(told: list[str], end: int, shown: list[str]) -> int:
+    """Return where the last tokens before ``end`` begin to repeat a section, from its heading on; 0 if they do not."""
+    head = next(i for i, token in enumerate(shown) if token.startswith("<")) + 1
+    try:
+        tag = end - 1 - told[:end][::-1].index(shown[head - 1])
+    except ValueError:
+        return 0
+    start = tag - head + 1
+    length = end - start
+    return start if start > 0 and head < length and told[start:end] == shown[:length] else 0
+
+
+def _unfenced(text: str, tags: Sequence[str]) -> str:
+    """Take a fence of the prompt off a text that stands in it as a whole, under a label or under none."""
+    told = text.strip()
+    first, _, rest = told.partition("\n")
+    labelled = rest.lstrip() if _is_label(first) else told
+    for tag in tags:
+        opening, closing = f"<{tag}>", f"</{tag}>"
+        if labelled.startswith(opening):
+            inside = _inside(labelled[len(opening) :], opening, closing)
+            return text if inside is None else inside
+        if told.endswith("\n" + closing) and opening not in told and told.count(closing) == 1:
+            return told[: -len(closing)].rstrip()
+    return text
+
+
+def _inside(body: str, opening: str, closing: str) -> str | None:
+    """Return what stands between an opening tag and the end of the text; None where the fence does not hold it all."""
+    if body.endswith(closing):
+        body = body[: -len(closing)]
+    elif not body.startswith("\n"):  # a tag that is never closed is the prompt's only in the prompt's own form
+        return None
+    return None if opening in body or closing in body else trim(body)
+
+
+def _is_label(line: str) -> bool:
+    told = line.strip("#*_: \t").casefold().split() if line.startswith("#") and len(line) < 80 else []
+    return bool(told) and _LABEL.issuperset(told)
