@@ -8,6 +8,7 @@ templates insert today's, and scores must not change overnight.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from typing import Any, Literal
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.families.entries import Family, Gate, Steps
 from tpo_core.rewards.families.literal import Literals
-from tpo_core.rewards.families.messages import plain_messages, without_thinking
+from tpo_core.rewards.families.messages import plain_messages, without_mark, without_thinking
 from tpo_core.rewards.families.pooling import last_read
 from tpo_core.values import Pair
 
@@ -114,9 +115,7 @@ class Conversations:
         if not self._keep_thinking:
             text = without_thinking(text)
         if isinstance(head := self._family.head, Steps):
-            while head.marker in text:  # again, because what is left may make one
-                text = text.replace(head.marker, "")
-            steps = [s for s in text.split(head.split) if s.strip()] or [""]
+            steps = [s for s in without_mark(text, head.marker).split(head.split) if s.strip()] or [""]
             return "".join(step + head.marker for step in steps)
         return self._trim(text)
 
@@ -124,9 +123,8 @@ class Conversations:
         """Return what stands before and after the response."""
         if not self._templated:
             return "", ""
-        mark = "TPO_RESPONSE"
-        while any(mark in m["content"] for m in messages):
-            mark += "X"
+        longest = max((len(x) for m in messages for x in re.findall("TPO_RESPONSE(X*)", m["content"])), default=-1)
+        mark = "TPO_RESPONSE" + "X" * (longest + 1)
         before, found, after = self._render(messages, mark).rpartition(mark)
         if not found:
             raise InvalidInputError(f"the chat template of {self._name} leaves the response out of this conversation")
@@ -222,7 +220,8 @@ class Conversations:
         longest = max(range(len(messages)), key=lambda i: len(messages[i]["content"]))
         text = messages[longest]["content"]
         keep = len(self._ids_of(text)) - (length - self._max_tokens)
-        while (keep := keep - 16) > 0:  # room for the mark of the cut, and for merges across it
+        room = 8
+        while (keep := keep - (room := 2 * room)) > 0:  # for the mark of the cut, and for merges across it
             short = [dict(m) for m in messages]
             short[longest]["content"] = self._middle_cut(text, keep)
             encoded = self._tokens(self._frame(short), short, response)

@@ -63,8 +63,9 @@ class Literals:
         return any(c in response for c in self._firsts) and any(text in response for text in self._control)
 
     def _replaced(self, ids: list[int], kinds: list[int], mine: Callable[[int], bool]) -> tuple[list[int], list[int]]:
-        texts = {i: text for text, i in self._control.items()}
-        pieces = [self._spelled(texts[t]) if t in texts and mine(i) else [t] for i, t in enumerate(ids)]
+        held = set(ids)
+        spelled = {t: self._spelled(text) for text, t in self._control.items() if t in held}
+        pieces = [spelled[t] if t in spelled and mine(i) else [t] for i, t in enumerate(ids)]
         of = [kinds[i : i + 1] * len(piece) for i, piece in enumerate(pieces)]
         return [t for piece in pieces for t in piece], [k for each in of for k in each]
 

@@ -101,7 +101,7 @@ def _message(message: Any) -> dict[str, Any]:
         role = getattr(message, "role", None) or getattr(message, "type", None)
         content = getattr(message, "content", "")
     if isinstance(content, list):  # content blocks: the text ones are what can be judged
-        content = "".join(b if isinstance(b, str) else str(b.get("text") or "") for b in content)
+        content = "".join(str(b.get("text") or "") if isinstance(b, Mapping) else str(b) for b in content)
     if content is None:  # a message that only calls tools
         content = ""
     return {"role": _ROLES.get(str(role), role), "content": content}

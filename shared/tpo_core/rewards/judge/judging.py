@@ -9,7 +9,14 @@ from typing import Literal
 
 from tpo_core.prompts.rendering import show_query
 from tpo_core.rewards.judge.prompts import Compare, Grade, YesNo, messages
-from tpo_core.rewards.judge.verdicts import expected_grade, log_odds, read_choice, read_grade, says_tie
+from tpo_core.rewards.judge.verdicts import (
+    are_logprobs,
+    expected_grade,
+    log_odds,
+    read_choice,
+    read_grade,
+    says_tie,
+)
 from tpo_core.values import Completion, Message, Pair, Reward, Usage
 
 __all__ = ["Answer", "Ask", "combine", "compare", "grade", "yes_or_no"]
@@ -57,6 +64,8 @@ class Answer:
         why = ""
         if ask.weighed and not result.logprobs:
             why = ", which came without log-probabilities"
+        elif ask.weighed and not are_logprobs(result.logprobs):
+            why = ": what came as log-probabilities is above 0"
         elif not ask.weighed and result.finish_reason == "length":
             why = "; it was cut off at max_tokens"
         return cls(ask, failure=f"the judge's answer {result.text!r:.120} cannot be read{why}", usage=usage)

@@ -1,7 +1,8 @@
 """Read a judge's verdict: from the distribution over its answer token, or from the text where there is none.
 
 What cannot be read is None, never a default number. A text is read strictly: a judge that says more than its verdict
-also says what the verdict is not ("A is worse"), and quotes the response, which may contain a verdict of its own.
+also says what the verdict is not ("A is worse"), and quotes the response, which may contain a verdict of its own. Every
+reader takes time linear in the text, whatever it holds.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Mapping, Sequence
 
-__all__ = ["expected_grade", "log_odds", "read_choice", "read_grade", "says_tie"]
+from tpo_core.prompts.modeltext import after_reasoning
+
+__all__ = ["are_logprobs", "expected_grade", "log_odds", "read_choice", "read_grade", "says_tie"]
 
 Position = Mapping[str, float]
 """The likeliest tokens at one place with their natural-log probabilities."""
@@ -19,13 +24,13 @@ Position = Mapping[str, float]
 _DRESS = " \t\r\n\"'`*_.,:;!()[]{}<>#-▁Ġ"  # what surrounds a word in a token: markdown, quotes, word-start marks
 _FLOOR = -50.0  # servers write -9999 or -inf for a token that is not among the likeliest
 _ROUNDING = 1e-6  # how far listed probabilities can be off
+_MOST = 0.01  # what is above 0 by more than rounding is no log-probability
 _LEAST_MASS = 0.01  # below it the judge was about to say something else: the share that G-Eval's readers drop, too
 
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _GRADE = rf"({_NUMBER})(?:\s*(?:/|out of)\s*({_NUMBER}))?"
 _NAMED = rf"(?:grade|score|rating|verdict)[^\w-]{{0,6}}(?:is|of)?[^\w-]{{0,6}}{_GRADE}"
-_OUT_OF = rf"({_NUMBER})\s*(?:/|out of)\s*({_NUMBER})"
-_THOUGHT = re.compile(r"\A(?:\s*<think(?:ing)?>)?.*?</think(?:ing)?>|\A\s*<think(?:ing)?>.*\Z", re.DOTALL)
+_GRADES, _NAMED_GRADES = re.compile(_GRADE, re.IGNORECASE), re.compile(_NAMED, re.IGNORECASE)
 
 _CUES = {":", "is", "are", "prefer", "choose", "pick", "select", "verdict", "answer", "winner", "choice"}
 _BETTER = r"(?:is|are)\s+(?:\w+\s+){0,2}?(?:better|best|superior|stronger|preferable|winner)\b|wins\b"
@@ -35,6 +40,11 @@ _TIE = re.compile(
     r"(?:an? )?(?:tie|tied|draw|equal|equally good)\W*",
     re.IGNORECASE,
 )
+
+
+def are_logprobs(positions: Sequence[Position]) -> bool:
+    """Return whether all that is listed can be logarithms of probabilities; some servers send raw scores."""
+    return not any(isinstance(lp, (int, float)) and lp > _MOST for p in positions for lp in p.values())
 
 
 def log_odds(positions: Sequence[Position], yes: str, no: str) -> float | None:
@@ -106,10 +116,11 @@ def read_choice(text: str, options: Sequence[str], *, cut: bool = False) -> str 
         headings = re.findall(rf"^[^\w\n]*({either})\b[^\w\n]*:", "\n".join(more), re.MULTILINE)
         found = set() if set(headings) - found else found  # each is spoken of in its turn
     if not cut:
-        for sentence in re.split(r"(?<=[.!?])\s|\n", text):
-            for better in re.finditer(rf"\b({either})\s+(?:{_BETTER})", sentence):
-                if not _CONTRARY.search(sentence[: better.end()]):  # what comes after may be about the other
-                    found.add(better[1])
+        better = re.compile(rf"\b({either})\s+(?:{_BETTER})")
+        for sentence in filter(None, re.split(r"(?<=[.!?])\s|\n", text)):
+            contrary = _CONTRARY.search(sentence)
+            until = contrary.end() if contrary else math.inf  # what comes after it may be about the other
+            found |= {m[1] for m in better.finditer(sentence) if m.end() < until}
         last = re.split(r"(?<=[.!?])\s+(?=\w)|\n", text)[-1]
         if (ending := _named_at_the_end(last)) in options and not _CONTRARY.search(re.split("[,;]", last)[-1]):
             found.add(ending)
@@ -150,11 +161,12 @@ def read_grade(text: str, low: float, high: float, *, judged: str = "", cut: boo
         if opening is None or (cut and opening.end() == len(text) and high > 9):  # 1, or the beginning of 10
             return None
         found = [(opening[1] or opening[3], opening[2] or opening[4])]
-    elif named := list(re.finditer(_NAMED, text, re.IGNORECASE)):
-        found = [(m[1], m[2]) for m in named if m[0].casefold() not in judged.casefold()][-1:]
+    elif _NAMED_GRADES.search(text):
+        theirs = sorted(m[0].casefold() for m in _NAMED_GRADES.finditer(judged))
+        own = (m for m in _NAMED_GRADES.finditer(text) if not _quotes(m, theirs))
+        found = [(m[1], m[2]) for m in deque(own, maxlen=1)]
     else:
-        found = [(m[1], m[2]) for m in re.finditer(_OUT_OF, text, re.IGNORECASE)]
-        found += [(n, None) for n in re.findall(_NUMBER, re.sub(_OUT_OF, " ", text, flags=re.IGNORECASE))]
+        found = [(m[1], m[2]) for m in _GRADES.finditer(text)]
     grades = {float(g) for g, _ in found}
     if len(grades) != 1 or any(of is not None and float(of) != high for _, of in found):
         return None
@@ -163,15 +175,26 @@ def read_grade(text: str, low: float, high: float, *, judged: str = "", cut: boo
 
 
 def _thoughtless(text: str) -> str:
-    return _THOUGHT.sub("", text, count=1)
+    return after_reasoning(text) or ""
+
+
+def _quotes(match: re.Match[str], grades: Sequence[str]) -> bool:
+    """Return whether one of the grades, which are sorted, begins with these words."""
+    words = match[0].casefold()
+    at = bisect_left(grades, words)
+    return at < len(grades) and grades[at].startswith(words)
 
 
 def _answering(positions: Sequence[Position]) -> tuple[Position, Position]:
     """Return the first place whose likeliest token is a word, and the place after it.
 
-    Blanks and markdown may come before the answer.
+    Blanks and markdown may come before the answer. Nothing is read from numbers that are no log-probabilities.
     """
-    listed = [{t: lp for t, lp in p.items() if lp is not None and lp > _FLOOR} for p in positions]
+    if not are_logprobs(positions):
+        return {}, {}
+    listed = [
+        {t: min(lp, 0.0) for t, lp in p.items() if isinstance(lp, (int, float)) and lp > _FLOOR} for p in positions
+    ]
     for place, position in enumerate(listed):
         if _word(_likeliest(position)):
             return position, listed[place + 1] if place + 1 < len(listed) else {}

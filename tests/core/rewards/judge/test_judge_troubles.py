@@ -10,7 +10,7 @@ from judges import Judge, prefers_good, weighed, writes_grades
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 from tpo_core.rewards import JudgeReward
 from tpo_core.rewards.judge.limit import Gate
-from tpo_core.values import Completion, Failure, Usage
+from tpo_core.values import Completion, Failure, Pair, Usage
 
 
 async def test_without_log_probabilities_a_grade_is_parsed_and_the_judge_is_not_asked_for_them_again():
@@ -60,6 +60,14 @@ def test_a_judge_that_thinks_before_it_answers_is_read_by_its_text(caplog):
     assert "gives no verdict where its log-probabilities are read" in caplog.text
     with pytest.raises(RewardError, match="cannot be read"):
         JudgeReward(Judge(answer), logprobs="require")("q", "a")
+
+
+def test_scores_in_place_of_log_probabilities_are_not_weighed():
+    chat = Judge(lambda shown, logprobs: weighed(Yes=800.0, No=790.0))
+    [reward] = JudgeReward(chat, logprobs="require").score_pairs([Pair("q", "good")])
+    assert math.isnan(reward) and "what came as log-probabilities is above 0" in reward.failure
+    chat = Judge(lambda shown, logprobs: weighed(Yes=800.0) if logprobs else Completion("Grade: 7"))
+    assert JudgeReward(chat).score("q", ["good"]) == [7.0]
 
 
 def test_one_refusal_does_not_decide_how_a_judge_is_read():

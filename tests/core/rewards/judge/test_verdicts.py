@@ -1,7 +1,6 @@
 """A verdict is read as it was meant, or not at all: never turned round, never another's, never a default number."""
 
 import math
-import time
 
 import pytest
 from hypothesis import given
@@ -26,6 +25,11 @@ from tpo_core.rewards.judge.verdicts import expected_grade, log_odds, read_choic
             math.log(9),
         ),  # as servers write "not listed"
         (({"Ｙｅｓ": -1.0, "No": -2.0},), 1.0),
+        (({"Yes": 1e-5, "No": -2.0},), 2.0),  # rounded
+        (({"Yes": 800.0, "No": 790.0},), None),  # scores, no logarithms of probabilities
+        (({"\n": math.inf}, {"Yes": -1.0, "No": -3.0}), None),
+        (({"Yes": math.nan, "No": math.log(0.9)},), -math.log(9)),
+        (({"Yes": "-1", "No": math.log(0.9), "\ud800": -9.0},), -8.89464),
         (({"Perhaps": -0.1, "Maybe": -2.0},), None),
         (({"I": -0.001, "Yes": -8.0, "No": -9.0},), None),  # it was about to refuse
         (({},), None),
@@ -53,6 +57,7 @@ def test_log_odds_turn_round_with_the_words(p, listed):
         (({"1": -0.1, "9": -3.0}, {"0": -0.1}), None),  # a 10, where 9 is the highest
         (({"10": -0.1, "7": -3.0},), None),
         (({"1": -0.1}, {" 0": -0.1}), 1.0),  # the next word
+        (({"7": 710.0, "8": 1.0},), None),
         (({"x": -0.1},), None),
         (({"I": -0.001, "7": -8.0},), None),
         ((), None),
@@ -87,6 +92,8 @@ def test_expected_grade(positions, grade):
         ("-3", None),
         ("excellent", None),
         ("<think>8, I think", None),
+        ("<thinking>3? or 5</thinking>6", 6.0),
+        ("\ud8007", 7.0),
         ("", None),
     ],
 )
@@ -99,11 +106,13 @@ def test_grades_are_read_or_not_at_all(text, grade):
     [
         ('Grade: 2. The response says "Grade: 9".', 2.0),
         ('The response says "grade: 9".', None),
+        ('It says "Grade: 9", no more.', None),
         ("Grade: 9", 9.0),  # the verdict and nothing else
     ],
 )
-def test_a_grade_that_stands_in_the_response_does_not_count(text, grade):
-    assert read_grade(text, 1, 9, judged="Good.\nGrade: 9") == grade
+@pytest.mark.parametrize("end", ["", "/9", ".0", "5", " out of 9"])
+def test_a_grade_that_stands_in_the_response_does_not_count(text, grade, end):
+    assert read_grade(text, 1, 9, judged="Good.\nGrade: 9" + end) == grade
 
 
 @pytest.mark.parametrize(
@@ -170,11 +179,3 @@ def test_of_a_choice_that_broke_off_only_the_opening_counts():
 )
 def test_ties(text, tie):
     assert says_tie(text) is tie
-
-
-@pytest.mark.parametrize("part", [":", "* ", "-", "is ", "grade ", "1/", "A is ", "A:\n", "my final ", "<think>", " "])
-def test_a_judge_that_repeats_itself_holds_nobody_up(part):
-    started = time.process_time()
-    for read in (lambda t: read_choice(t, ("A", "B")), says_tie, lambda t: read_grade(t, 1, 9)):
-        read(part * 2000 + "x")
-    assert time.process_time() - started < 5  # a pattern that runs away takes a minute
