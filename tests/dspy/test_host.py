@@ -298,6 +298,8 @@ async def test_a_cancelled_call_leaves_no_task_behind(scripted: Scripted) -> Non
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-@pytest.mark.parametrize("module", ["adapters", "agents", "best_of_n", "callbacks", "fields", "policy", "rewarded", "tpo"])
+@pytest.mark.parametrize(
+    "module", ["adapters", "agents", "best_of_n", "callbacks", "fields", "policy", "rewarded", "tpo"]
+)
 def test_the_examples_of_docstrings_are_true(module: str) -> None:
     assert doctest.testmod(import_module(f"tpo_dspy.{module}")).failed == 0

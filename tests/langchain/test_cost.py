@@ -20,6 +20,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.config import ensure_config
 
+from tpo_core.threads import Threads
 from tpo_langchain import RunnableTPO
 
 COUNTED = {
@@ -28,6 +29,7 @@ COUNTED = {
     BaseCallbackManager.copy.__code__: "copies",
     threading.Thread.start.__code__: "threads",
     ThreadPoolExecutor.submit.__code__: "handovers",
+    Threads.submit.__code__: "handovers",
 }
 WAYS = pytest.mark.parametrize("way", ["invoke", "ainvoke"])
 

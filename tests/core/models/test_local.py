@@ -104,7 +104,7 @@ async def test_a_cancelled_call_stops_generating(chat: LocalChat) -> None:
 def test_a_process_ends_well_while_an_answer_is_written_that_nobody_awaits_any_more() -> None:
     program = """
 from tpo_core import GenerationError, TPOConfig, run
-from tpo_core.local import LocalChat
+from tpo_core.models.local.chat import LocalChat
 chat = LocalChat(threads=1, context=2048, parallel=2).load()
 config = TPOConfig(width=2, deadline=0.5, max_response_tokens=1500)
 try:

@@ -143,7 +143,7 @@ def test_what_is_made_of_rewards_has_a_key_where_all_of_them_have():
 
 REWARDS = f"""
 import sys
-sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[2])]!r}
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[2] / "helpers")]!r}
 from langchain_openai import ChatOpenAI
 from test_cache_keys import *
 llm = ChatOpenAI(model="a", base_url="http://me:{SECRET}@h/v1", api_key="{SECRET}", default_headers={{"X": "{SECRET}"}})
