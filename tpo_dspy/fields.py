@@ -19,7 +19,7 @@ from tpo_core.prompts.rendering import render_fields
 from tpo_core.prompts.signatures import SelfCritique, TextualGradient, TextualLoss, Update
 from tpo_core.values import Prompt
 
-__all__ = ["Shape", "bind", "shape_of", "show"]
+__all__ = ["Labelled", "Shape", "bind", "labelled", "pick_query", "seen_text", "shape_of", "show"]
 
 REASONING = ("reasoning", "rationale")
 _PRIVILEGED = ("config", "demos", "lm", "signature")  # keywords that Predict takes beside its input fields
@@ -159,12 +159,68 @@ def pick_query(query: str | Callable[[Any], Prompt] | None, shape: Shape, inputs
         InvalidInputError: The input field that ``query`` names is not given.
     """
     if query is None:
-        return shape.query(dict(inputs.items()))
+        return shape.query(dict(inputs.inputs().items()))
     if callable(query):
         return query(inputs)
     if query not in inputs:
         raise InvalidInputError(f"query names the input {query!r}, which this call lacks; it has {list(inputs.keys())}")
     return show(inputs[query])
+
+
+def seen_text(inputs: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
+    """Write what a predictor was given, below those of the call's inputs that are not among it.
+
+    None where it was given what the call was given, in whatever order.
+    """
+    asked, seen = ({k: show(v) for k, v in of.items() if k not in _PRIVILEGED} for of in (inputs, given))
+    if not set(seen.values()) - set(asked.values()):
+        return None
+    return render_fields({**{k: v for k, v in asked.items() if v not in seen.values() and k not in seen}, **seen})
+
+
+class Labelled(dspy.Example):
+    """A call's inputs, and what else the call brought for the reward; says why labels are missing otherwise."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a field."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_"):
+                raise
+            raise AttributeError(self._missing(name)) from None
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a field."""
+        try:
+            return super().__getitem__(name)
+        except KeyError:
+            raise KeyError(self._missing(name)) from None
+
+    def _missing(self, name: str) -> str:
+        known = ", ".join(self.keys()) or "nothing"
+        return (
+            f"the reward reads example.{name}, which this call lacks (it has {known}): labels are not known while "
+            f"answering. Use a reward that judges without them, or hand what is known to the call: "
+            f"refined(..., {name}=...)"
+        )
+
+
+def labelled(program: dspy.Module, given: Mapping[str, Any]) -> tuple[dict[str, Any], Labelled]:
+    """Return the inputs that are the program's, and an example of them with the rest as labels for the reward."""
+    takes = _takes(program)
+    inputs = {k: v for k, v in given.items() if takes is None or k in takes}
+    return inputs, Labelled(dict(given)).with_inputs(*inputs)
+
+
+def _takes(program: dspy.Module) -> set[str] | None:
+    """Return the names that a program takes; None where that cannot be known."""
+    parameters = list(inspect.signature(type(program).forward).parameters.values())[1:]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return {p.name for p in parameters}
+    signature = getattr(program, "signature", None) or getattr(getattr(program, "predict", None), "signature", None)
+    one_of_dspys = type(program).__module__.startswith("dspy.")
+    return {*signature.input_fields, *_PRIVILEGED} if one_of_dspys and signature is not None else None
 
 
 def show(value: Any) -> str:

@@ -18,7 +18,7 @@ from tpo_core.values import Candidate, Completion, Failure, Usage
 from tpo_dspy.adapters import Sampling, lenient, salted
 from tpo_dspy.agents import Agent
 from tpo_dspy.callbacks import Request, Rounds, is_async, named
-from tpo_dspy.fields import Shape, show
+from tpo_dspy.fields import Shape, seen_text, show
 
 __all__ = ["Parts", "ProgramPolicy", "usage_of"]
 
@@ -40,6 +40,8 @@ class Parts:
     """The part of an agent that writes its answer."""
     forgiving: bool = True
     """Whether the program's answers are read as leniently as the engine's; see ``Sampling.forgiving``."""
+    contextual: bool = False
+    """Whether each sample keeps what its last predictor was given; see ``Candidate.context``."""
 
     def lms(self) -> list[Any]:
         """Return the language models that may be asked."""
@@ -160,7 +162,14 @@ class ProgramPolicy:
         except InvalidInputError as error:  # perhaps only this sample took a way out that gives another Prediction
             return Completion(failure=Failure("unparsable", str(error), error), usage=ask.usage)
         self._traces[id(value)] = ask.trace
-        return Completion(text, value, usage=ask.usage, finish_reason=ask.finish_reason)
+        seen = self._seen(ask.trace) if request.task == "sample" and self._parts.contextual else None
+        return Completion(text, value, usage=ask.usage, finish_reason=ask.finish_reason, context=seen)
+
+    def _seen(self, trace: Trace) -> str | None:
+        """Write what the sample's answer was made from; None where that is the call's inputs and no more."""
+        outputs = self._parts.shape.outputs
+        wrote = [step for step in trace if any(name in step[2] for name in outputs)] or trace
+        return None if not wrote else seen_text(self._inputs, wrote[-1][1])
 
     def _updated(self, parent: dspy.Prediction, update: dspy.Prediction) -> dspy.Prediction:
         """Return the parent's Prediction with its fields rewritten."""

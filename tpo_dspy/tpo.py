@@ -18,7 +18,7 @@ from tpo_core.trajectory import Trajectory
 from tpo_core.values import Prompt
 from tpo_dspy.agents import final_step
 from tpo_dspy.callbacks import Rounds, ScoreInRound
-from tpo_dspy.fields import bind, pick_query, shape_of
+from tpo_dspy.fields import bind, labelled, pick_query, shape_of
 from tpo_dspy.policy import Parts, ProgramPolicy
 from tpo_dspy.rewarded import Outside, Rewarded, extend_trace, with_trajectory
 from tpo_dspy.stream import observer
@@ -48,7 +48,8 @@ class TPO(Rewarded):
         editor: The LM that rewrites; the program's own by default.
         gold: A held-out reward, reported in ``trajectory.gold`` and never optimised.
         query: What the critic and the reward model are told was asked: an input field's name, or a function of the
-            call's inputs (a ``dspy.Example``); by default all input fields.
+            call's inputs (a ``dspy.Example``). By default what the program's last predictor was given for the very
+            answer, retrieved documents included, and the call's inputs.
         fields: The output fields to refine; by default those of the program's last predictor, reasoning left as it is.
         on_progress: Told what happens while it happens.
         max_concurrency: Most requests of one call at once.
@@ -129,11 +130,10 @@ class TPO(Rewarded):
     @contextmanager
     def _run(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[_Run]:
         """Prepare one call, and end its last round whatever happens."""
-        inputs = dspy.Example(bind(self.program, args, kwargs))
-        inputs = inputs.with_inputs(*inputs.keys())
+        own, inputs = labelled(self.program, bind(self.program, args, kwargs))
         query = pick_query(self._query, self._shape, inputs)
         rounds = Rounds()
-        policy = ProgramPolicy(self._parts(), dict(inputs.items()), rounds)
+        policy = ProgramPolicy(self._parts(), own, rounds)
         try:
             yield _Run(self, query, inputs, policy, rounds)
         finally:
@@ -145,7 +145,9 @@ class TPO(Rewarded):
         if self.config.rounds and (lm or dspy.settings.lm or getattr(self.loss, "lm", None)) is None:
             raise InvalidInputError("no LM is set: call dspy.configure(lm=dspy.LM('openai/gpt-4o-mini')) first")
         final = getattr(self.program, self._final[0]) if self._final else None
-        return Parts(self.program, self._shape, self.loss, self.gradient, self.update, lm, final)
+        return Parts(
+            self.program, self._shape, self.loss, self.gradient, self.update, lm, final, contextual=self._query is None
+        )
 
 
 class _Run:
