@@ -135,3 +135,16 @@ def test_a_label_may_be_asked_for_without_being_there(lm: dspy.LM) -> None:
         return float(known is None and not hasattr(example, "answer") and "answer" not in example)
 
     assert TPO(RAG(), lenient, width=1, depth=0)(question="why?").reward == 1.0
+
+
+def test_semantic_f1_says_what_it_lacks_and_works_with_a_reference_of_the_call(scripted: Scripted) -> None:
+    from dspy.evaluate import SemanticF1
+
+    grades = {"reasoning": "because", "recall": 1.0, "precision": 0.5}
+    lm = scripted([("ground_truth", grades), ("response", lambda prompt, number: {"response": "r" * number})])
+    program = dspy.Predict("question -> response")
+    with dspy.context(lm=lm):
+        with pytest.raises(RewardError, match=r"reads example\.response.*labels are not known"):
+            TPO(program, SemanticF1(), width=2, depth=0)(question="why?")
+        prediction = TPO(program, SemanticF1(), width=2, depth=0)(question="why?", response="rayleigh")
+    assert round(prediction.reward, 2) == 0.67
