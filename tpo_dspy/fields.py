@@ -216,11 +216,12 @@ def labelled(program: dspy.Module, given: Mapping[str, Any]) -> tuple[dict[str, 
 def _takes(program: dspy.Module) -> set[str] | None:
     """Return the names that a program takes; None where that cannot be known."""
     parameters = list(inspect.signature(type(program).forward).parameters.values())[1:]
+    named = {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return {p.name for p in parameters}
+        return named
     signature = getattr(program, "signature", None) or getattr(getattr(program, "predict", None), "signature", None)
     one_of_dspys = type(program).__module__.startswith("dspy.")
-    return {*signature.input_fields, *_PRIVILEGED} if one_of_dspys and signature is not None else None
+    return {*named, *signature.input_fields, *_PRIVILEGED} if one_of_dspys and signature is not None else None
 
 
 def show(value: Any) -> str:
