@@ -11,10 +11,11 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args
 
 import dspy
 from dspy.adapters.utils import parse_value
+from pydantic import TypeAdapter
 
 from tpo_core.prompts.modeltext import read_json, without_reasoning
 from tpo_core.prompts.reading import read
@@ -140,9 +141,14 @@ def _answer(signature: Any, completion: str) -> str:
 
 
 def _value(text: str, annotation: Any) -> Any:
-    """Read a field's value; DSPy's repair of broken JSON takes time out of proportion on long texts."""
-    long = len(text) > _REPAIRED and annotation is not str
-    return parse_value(read_json(text) if long else text, annotation)
+    """Read a field's value as DSPy does, but without its repair of broken JSON where that would take long."""
+    if len(text) <= _REPAIRED or annotation is str or {str, type(None)} <= set(get_args(annotation)):
+        return parse_value(text, annotation)
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+    try:
+        return adapter.validate_python(read_json(text))
+    except ValueError:  # no JSON, or not of this type: perhaps the type takes text
+        return adapter.validate_python(text)
 
 
 def _reads_plainly(adapter: Any) -> bool:

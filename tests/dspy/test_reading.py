@@ -103,3 +103,11 @@ def test_long_data_is_read_where_it_is_json_and_refused_where_it_would_have_to_b
     assert reader.parse(signature, "['a', 'b'") == {"improved_answer": ["a", "b"]}
     with pytest.raises(dspy.AdapterParseError):
         reader.parse(signature, '{"a"' * 5000)
+
+
+@pytest.mark.parametrize("kind", [str, str | None, str | int, dspy.Code])
+def test_a_long_text_is_read_whatever_type_takes_text(kind: Any) -> None:
+    signature = dspy.Signature("question -> answer").with_updated_fields("answer", type_=kind)
+    text = "word " * 5000 + "."
+    value = lenient(None, Sampling()).parse(signature, text)["answer"]
+    assert (value.code if isinstance(value, dspy.Code) else value).strip() == text
