@@ -1,27 +1,33 @@
 """How fast ``HFRewardModel`` scores beside the ``text-classification`` pipeline with batch_size=1, the authors' way.
 
-    python benchmarks/rewards.py            # the table, some eight minutes
+    python benchmarks/rewards.py            # the table, some fifteen minutes
+    python benchmarks/rewards.py --only "prompt 1500" --repeats 9       # one line of it
     python benchmarks/rewards.py --wide     # 2048 wide, for what bfloat16 gains where attention is a small share;
                                             # its two layers flatter the ratios, since the last one is spared
     python benchmarks/rewards.py --quick    # a minute of smoke: a smaller model, one round
 
 The model is a Llama classifier of 42 million random weights (512 wide, 8 layers). A query is one prompt with three
 scorings of five responses each, of 100 to 400 tokens: width 5, depth 2. Every text is new in every round, so only
-the prompt of a query could ever be computed twice. The ways alternate within a round, and the table gives medians over
-the rounds of what the pipeline took over what we took, in CPU seconds of one thread (wall seconds on a GPU), because
-other processes do not count in them. The limit is arithmetic: the tokens of all conversations over the distinct ones,
-and in bfloat16 twice that.
+the prompt of a query could ever be computed twice. The ways alternate within a round, with one thread and with two, and
+the table gives medians over the rounds of what the pipeline took over what we took with as many threads. The limit is
+arithmetic: the tokens of all conversations over the distinct ones, and in bfloat16 twice that.
+
+Times are CPU seconds of the busiest thread, because other processes do not count in them: what one thread does while
+the other has nothing to do is in them, a wait that sleeps is not. So shares of the limit by wall seconds stand beside
+them, after a slash, which are right on a machine that does nothing else. On a GPU all times are wall seconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +40,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tpo_core.rewards import HFRewardModel
 
+COLUMNS = (
+    "", "threads", "pipeline s", "limit", "float32", "of limit", "max |d|", "bfloat16", "of twice", "max |d|",
+)  # fmt: skip
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|> {{ m.content }} <|end|> {% endfor %}"
 Rounds = list[list[str]]
+Way = Callable[[str, Rounds], "list[float]"]
+Seconds = tuple[float, float]
+"""CPU seconds of the busiest thread, and wall seconds."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,7 @@ class Shape:
 SHAPES = (
     Shape("prompt 50", 50, 5, 100, 400, 3),
     Shape("prompt 500", 500, 5, 100, 400, 3),
+    Shape("prompt 1500", 1500, 5, 100, 400, 3),
     Shape("prompt 2000", 2000, 5, 100, 400, 3),
     Shape("short texts", 20, 16, 10, 40, 3),
     Shape("one response", 300, 1, 250, 250, 1),
@@ -107,7 +120,7 @@ def limit(prompt: str, rounds: Rounds) -> float:
     return sum(first + n for n in rest) / (first + sum(rest))
 
 
-def by_pipeline(path: str, device: str) -> Callable[[str, Rounds], list[float]]:
+def by_pipeline(path: str, device: str) -> Way:
     pipe: Any = transformers.pipeline(
         "text-classification", model=path, device=device, dtype=torch.float32, function_to_apply="none", batch_size=1
     )
@@ -123,72 +136,115 @@ def by_pipeline(path: str, device: str) -> Callable[[str, Rounds], list[float]]:
     return score
 
 
-def by_us(reward: HFRewardModel) -> Callable[[str, Rounds], list[float]]:
+def by_us(reward: HFRewardModel) -> Way:
     return lambda prompt, rounds: [s for row in rounds for s in reward.score(prompt, row)]
 
 
-def measure(
-    ways: dict[str, Callable[[str, Rounds], list[float]]], shape: Shape, *, repeats: int, clock: Callable[[], float]
-) -> tuple[float, dict[str, float], dict[str, float], float]:
-    """Return the first way's median seconds, each way's ratio to it and greatest difference from it, and the limit."""
+def thread_seconds() -> dict[str, float]:
+    """Return the CPU seconds of every thread of this process; nothing where the system is not Linux."""
+    found = {}
+    for task in os.listdir("/proc/self/task") if os.path.isdir("/proc/self/task") else ():
+        with suppress(OSError):  # a thread that has ended meanwhile
+            found[task] = time.clock_gettime(~int(task) << 3 | 6)  # the clock that pthread_getcpuclockid names
+    return found
+
+
+def timed(way: Way, prompt: str, rounds: Rounds, *, by_cpu: bool) -> tuple[list[float], Seconds]:
+    """Return the scores, and the seconds they took."""
+    before, start = thread_seconds(), time.perf_counter()
+    scores = way(prompt, rounds)
+    wall, after = time.perf_counter() - start, thread_seconds()
+    busiest = max((s - before.get(task, 0.0) for task, s in after.items()), default=wall)
+    return scores, (busiest if by_cpu else wall, wall)
+
+
+@dataclass
+class Measured:
+    """What one shape took with so many threads, by way; the first is the pipeline."""
+
+    seconds: dict[str, list[Seconds]]
+    apart: dict[str, float]
+    """The greatest difference of a score from the pipeline's."""
+    limits: list[float]
+
+    def ratio(self, name: str, clock: int = 0) -> float:
+        """Return how many times as fast a way is as the pipeline."""
+        pairs = zip(self.seconds["pipeline"], self.seconds[name], strict=True)
+        return statistics.median(whole[clock] / own[clock] for whole, own in pairs)
+
+    def share(self, name: str, times: int, by_cpu: bool) -> str:
+        """Return a way's share of so many times the limit."""
+        limit = times * statistics.median(self.limits)
+        shares = f"{self.ratio(name) / limit:.0%}"
+        return f"{shares} / {self.ratio(name, 1) / limit:.0%}" if by_cpu else shares
+
+
+def measure(ways: Mapping[int, Mapping[str, Way]], shape: Shape, *, repeats: int, by_cpu: bool) -> dict[int, Measured]:
+    """Return what a shape takes by each way, by the number of threads."""
     rng = random.Random(shape.prompt)
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    apart = dict.fromkeys(ways, 0.0)
-    limits = []
+    found = {n: Measured({w: [] for w in each}, dict.fromkeys(each, 0.0), []) for n, each in ways.items()}
     for _ in range(repeats):
         prompt, rounds = query(rng, shape)
-        limits.append(limit(prompt, rounds))
-        scores: dict[str, list[float]] = {}
-        for name, way in ways.items():
-            start = clock()
-            scores[name] = way(prompt, rounds)
-            seconds[name].append(clock() - start)
-        first = next(iter(scores.values()))
-        for name, each in scores.items():
-            apart[name] = max([apart[name], *(abs(a - b) for a, b in zip(first, each, strict=True))])
-    whole = next(iter(seconds.values()))
-    ratios = {n: statistics.median(a / b for a, b in zip(whole, s, strict=True)) for n, s in seconds.items()}
-    return statistics.median(whole), ratios, apart, statistics.median(limits)
+        for threads, each in ways.items():
+            torch.set_num_threads(threads)  # for the pipeline; a reward model's own thread keeps what it started with
+            got, scores = found[threads], dict[str, list[float]]()
+            for name, way in each.items():
+                scores[name], seconds = timed(way, prompt, rounds, by_cpu=by_cpu)
+                got.seconds[name].append(seconds)
+                apart = max(abs(a - b) for a, b in zip(scores["pipeline"], scores[name], strict=True))
+                got.apart[name] = max(got.apart[name], apart)
+            got.limits.append(limit(prompt, rounds))
+    return found
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and print the table."""
+def made(folder: str, device: str, threads: int) -> dict[str, Way]:
+    """Return the ways of scoring, each with so many threads and warm: first calls build kernels and buffers."""
+    torch.set_num_threads(threads)
+    ways = {"pipeline": by_pipeline(folder, device)}
+    for dtype in ("float32", "bfloat16"):
+        ways[dtype] = by_us(HFRewardModel(folder, dtype=dtype, device=device))
+    for way in ways.values():
+        way(*query(random.Random(0), next(s for s in SHAPES if s.name == "short texts")))
+    return ways
+
+
+def line(shape: Shape, threads: int, got: Measured, by_cpu: bool) -> list[str]:
+    """Return a row of the table."""
+    whole = statistics.median(seconds for seconds, _ in got.seconds["pipeline"])
+    cells = [shape.name, str(threads) if by_cpu else "", f"{whole:.2f}", f"{statistics.median(got.limits):.2f}x"]
+    for name, times in (("float32", 1), ("bfloat16", 2)):
+        cells += [f"{got.ratio(name):.2f}x", got.share(name, times, by_cpu), f"{got.apart[name]:.1e}"]
+    return cells
+
+
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--quick", dest="size", action="store_const", const="quick", help="a tiny model, measured once")
     which.add_argument("--wide", dest="size", action="store_const", const="wide", help="a wide model, measured once")
     parser.set_defaults(size="usual")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    clock = time.process_time if args.device == "cpu" else time.perf_counter
+    parser.add_argument("--only", choices=[s.name for s in SHAPES], help="this line of the table alone")
+    parser.add_argument("--repeats", type=int, help="rounds of a line")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print the table."""
+    args = parsed(argv)
+    by_cpu = args.device == "cpu"
     with tempfile.TemporaryDirectory() as folder:
         make_model(Path(folder), args.size)
-        exact = HFRewardModel(folder, dtype="float32", device=args.device)
-        half = HFRewardModel(folder, dtype="bfloat16", device=args.device)
-        ways = {"pipeline": by_pipeline(folder, args.device), "float32": by_us(exact), "bfloat16": by_us(half)}
-        for way in ways.values():
-            way(*query(random.Random(0), SHAPES[3]))  # first calls build kernels and buffers
-        table = Table(title=f"CPU seconds, {torch.get_num_threads()} thread" if args.device == "cpu" else args.device)
-        for column in ("", "pipeline s", "limit", "float32", "of limit", "max |d|", "bfloat16", "of twice", "max |d|"):
-            table.add_column(column, justify="right")
-        for shape in SHAPES:
-            repeats = 1 if args.size != "usual" else 9 if shape.prompt < 50 or shape.responses == 1 else 5
-            seconds, ratios, apart, most = measure(ways, shape, repeats=repeats, clock=clock)
-            table.add_row(
-                shape.name,
-                f"{seconds:.2f}",
-                f"{most:.2f}x",
-                f"{ratios['float32']:.2f}x",
-                f"{ratios['float32'] / most:.0%}",
-                f"{apart['float32']:.1e}",
-                f"{ratios['bfloat16']:.2f}x",
-                f"{ratios['bfloat16'] / most / 2:.0%}",
-                f"{apart['bfloat16']:.1e}",
-            )
-        Console(width=100, file=sys.stdout).print(table)
-        exact.close()
-        half.close()
+        ways = {threads: made(folder, args.device, threads) for threads in ((1, 2) if by_cpu else (1,))}
+        table = Table(title="CPU seconds of the busiest thread / wall seconds" if by_cpu else args.device)
+        for column in COLUMNS:
+            table.add_column(column, justify="right", no_wrap=True)
+        for shape in (s for s in SHAPES if args.only in (None, s.name)):
+            usual = 1 if args.size != "usual" else 9 if shape.prompt < 50 or shape.responses == 1 else 5
+            found = measure(ways, shape, repeats=args.repeats or usual, by_cpu=by_cpu)
+            for threads, got in found.items():
+                table.add_row(*line(shape, threads, got, by_cpu))
+        Console(width=120, file=sys.stdout).print(table)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ The queries are those of the last tokens of the keys. Which way is fastest depen
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ from torch.nn.attention.bias import causal_lower_right
 
 from tpo_core.rewards.hf.checkpoint import cpu_has
 
-__all__ = ["attend", "looked_up", "masked", "merged", "multiplied"]
+__all__ = ["attend", "joins", "looked_up", "masked", "merged", "multiplied"]
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 _LEAST = 32
 """Queries from which on ``multiplied`` is worth its calls."""
@@ -30,12 +33,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
     tokens, on_cpu = q.shape[2], q.device.type == "cpu"
     if on_cpu and tokens == 1:
         return looked_up(q, k, v, scale)
-    if on_cpu and q.dtype == torch.bfloat16 and tokens >= _LEAST and _products_are_fast():
+    if on_cpu and tokens >= _LEAST and not joins(q.device, q.dtype):
         return multiplied(q, k, v, scale)
-    if tokens < k.shape[2]:
-        return (merged if on_cpu else masked)(q, k, v, scale)
+    if (shared := k.shape[2] - tokens) and on_cpu:
+        prefix, own = ((k[:, :, part], v[:, :, part]) for part in (slice(shared), slice(shared, None)))
+        return merged(q, prefix, own, [tokens], scale)
+    if shared:
+        return masked(q, k, v, scale)
     grouped = q.shape[1] != k.shape[1]
     return functional.scaled_dot_product_attention(q, k, v, is_causal=tokens > 1, scale=scale, enable_gqa=grouped)
+
+
+def joins(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether segments behind one prefix are best attended together, by ``merged``."""
+    return device.type == "cpu" and not (dtype == torch.bfloat16 and _products_are_fast())
 
 
 def masked(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
@@ -52,21 +63,44 @@ def looked_up(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
     return (scores.softmax(3) @ v).view(q.shape)
 
 
-def merged(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
-    """Attend to the prefix and to the segment apart, and merge by their log-sum-exps.
+def merged(
+    q: Tensor, prefix: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor], lengths: Sequence[int], scale: float | None
+) -> Tensor:
+    """Attend to a prefix and to each segment apart, and merge by their log-sum-exps.
 
-    The prefix is then seen whole and without a mask; with grouped heads the queries of a group are laid end to end, so
-    that its keys need no copies.
+    The prefix is then seen whole and without a mask, and by all segments at once: with more queries the kernel takes
+    larger blocks, and every core has as much to do.
+
+    Args:
+        q: The queries of segments laid end to end.
+        prefix: The keys and values before all of them.
+        own: The keys and values of the segments.
+        lengths: The segments' tokens.
+        scale: What scores are multiplied by.
     """
-    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    heads, groups, tokens, shared = q.shape[1], k.shape[1], q.shape[2], k.shape[2] - q.shape[2]
-    far, far_lse = flash(q.reshape(1, groups, -1, q.shape[3]), k[:, :, :shared], v[:, :, :shared], scale=scale)
-    k, v = k[:, :, shared:], v[:, :, shared:]
-    if groups != heads:
-        far, far_lse = far.reshape(q.shape), far_lse.reshape(1, heads, tokens)
-        k, v = (t.repeat_interleave(heads // groups, 1) for t in (k, v))
-    near, near_lse = flash(q, k, v, is_causal=tokens > 1, scale=scale)
-    return torch.lerp(near, far, torch.sigmoid(far_lse - near_lse)[..., None].to(near.dtype))
+    output, far = _unmasked(q, *prefix, scale)
+    k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) if t.shape[1] != q.shape[1] else t for t in own)
+    parts = (torch.split(t, list(lengths), 2) for t in (output, far, q, k, v))
+    for seen, seen_lse, *part in zip(*parts, strict=True):
+        near, near_lse = _flash(*part, is_causal=part[0].shape[2] > 1, scale=scale)
+        seen.lerp_(near, torch.sigmoid(near_lse - seen_lse)[..., None].to(near.dtype))
+    return output
+
+
+def _unmasked(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
+    """Return the attention of all queries to all keys, and its log-sum-exps.
+
+    With grouped heads the queries of a group are laid end to end, token by token, so that its keys need no copies.
+    """
+    _, heads, tokens, size = q.shape
+    groups = k.shape[1]
+    if groups == heads:
+        output, lse = _flash(q, k, v, scale=scale)
+        return output, lse
+    rows = q.view(groups, -1, tokens, size).transpose(1, 2).reshape(1, groups, -1, size)
+    output, lse = _flash(rows, k, v, scale=scale)
+    output = output.view(groups, tokens, -1, size).permute(1, 0, 2, 3).reshape(1, tokens, heads, size).transpose(1, 2)
+    return output, lse.view(groups, tokens, -1).transpose(1, 2).reshape(1, heads, tokens)
 
 
 def multiplied(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:

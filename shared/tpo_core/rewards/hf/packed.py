@@ -18,7 +18,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from tpo_core.rewards.families.conversation import Encoded
-from tpo_core.rewards.hf.attention import attend
+from tpo_core.rewards.hf.attention import attend, joins, merged
 from tpo_core.rewards.hf.checkpoint import Loaded
 from tpo_core.rewards.hf.planning import Segment, cut, plan_rows
 from tpo_core.rewards.hf.prefixes import PrefixStore
@@ -87,7 +87,7 @@ class PackedForward:
         device = self._loaded.device
         ids = torch.tensor([[t for s in segments for t in s.sequence.ids[s.start : s.end]]], device=device)
         positions = torch.cat([torch.arange(s.start, s.end) for s in segments])[None].to(device)
-        row = Row(segments, self._chosen.layer)
+        row = Row(segments, self._chosen.layer, joint=joins(device, self._loaded.model.dtype))
         with self._chosen.only(row.chosen, device):
             output = self._loaded.model(input_ids=ids, position_ids=positions, use_cache=False, packed=row)
         states = output.last_hidden_state[0]
@@ -99,12 +99,13 @@ class PackedForward:
 def _sizes(loaded: Loaded) -> tuple[int, int]:
     """Return the tokens of a row and of one segment that are fastest.
 
-    On a CPU larger rows leave the caches; but smaller ones do not pay for the packing of weights that bfloat16 products
-    begin with, and float32 attention to a prompt in parts is slower than to the whole.
+    On a CPU larger rows leave the caches; smaller ones give a second core too little of each operation, and do not pay
+    for the packing of weights that bfloat16 products begin with. Float32 attention to a prompt in parts is slower than
+    to the whole.
     """
     if loaded.device.type != "cpu":
         return 16384, 16384
-    return (1024, 1024) if loaded.model.dtype == torch.bfloat16 else (256, 4096)
+    return 1024, 1024 if loaded.model.dtype == torch.bfloat16 else 4096
 
 
 def _keep(segment: Segment, states: Tensor, found: dict[int, Tensor]) -> None:
@@ -165,12 +166,15 @@ class Row:
     Args:
         segments: What is laid end to end.
         last: The number of the last layer, where only chosen tokens go on.
+        joint: Whether segments that follow one prefix look at it together.
     """
 
-    def __init__(self, segments: Sequence[Segment], last: int) -> None:
+    def __init__(self, segments: Sequence[Segment], last: int, *, joint: bool) -> None:
         ends = list(itertools.accumulate(s.length for s in segments))
         self._last = last
         self._spans = [(segment, end - segment.length, end) for segment, end in zip(segments, ends, strict=True)]
+        self._joint = joint
+        self._runs = _runs(segments) if joint else [[s] for s in segments]
         self._own = [[p - s.start for p in sorted(s.sequence.places) if s.start <= p < s.end] for s in segments]
         self.chosen = [start + p for (_, start, _), own in zip(self._spans, self._own, strict=True) for p in own]
         """The tokens of the row that heads read."""
@@ -189,20 +193,51 @@ class Row:
         Returns:
             (1, tokens, heads, head size); in the last layer zeros where nobody looks.
         """
-        output = torch.zeros_like(query) if layer == self._last else torch.empty_like(query)
+        if layer == self._last:
+            return self._chosen_alone(layer, query, key, value, scale)
+        lengths = [sum(s.length for s in run) for run in self._runs]
+        parts = zip(self._runs, *(torch.split(t, lengths, 2) for t in (query, key, value)), strict=True)
+        found = [self._attended(run, layer, q, k, v, scale).transpose(1, 2) for run, q, k, v in parts]
+        return found[0] if len(found) == 1 else torch.cat(found, 1)
+
+    def _attended(
+        self, run: Sequence[Segment], layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float | None
+    ) -> Tensor:
+        memory = run[0].memory
+        if self._joint and memory is not None and run[0].follows:
+            return merged(q, memory.kept(layer), (k, v), [s.length for s in run], scale)
+        (segment,) = run
+        return attend(q, *_with_prefix(segment, layer, k, v), scale)
+
+    def _chosen_alone(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        output = torch.zeros_like(query)
         for (segment, start, end), own in zip(self._spans, self._own, strict=True):
             q, k, v, out = (t[:, :, start:end] for t in (query, key, value, output))
-            if (memory := segment.memory) is not None:
-                if segment.takes is not None:
-                    memory.take(layer, segment.takes, segment.start)
-                k, v = memory.write(layer, segment.start, k, v)
-            if layer == self._last:
-                for p in own:
-                    seen = segment.start + p + 1
-                    out[:, :, p : p + 1] = attend(q[:, :, p : p + 1], k[:, :, :seen], v[:, :, :seen], scale)
-            else:
-                out[:] = attend(q, k, v, scale)
+            k, v = _with_prefix(segment, layer, k, v)
+            for p in own:
+                seen = segment.start + p + 1
+                out[:, :, p : p + 1] = attend(q[:, :, p : p + 1], k[:, :, :seen], v[:, :, :seen], scale)
         return output.transpose(1, 2)
+
+
+def _runs(segments: Sequence[Segment]) -> list[list[Segment]]:
+    """Return segments one by one, but those together that follow each other and the same prefix."""
+    runs: list[list[Segment]] = []
+    for segment in segments:
+        if segment.follows and runs and runs[-1][0].follows and runs[-1][0].memory is segment.memory:
+            runs[-1].append(segment)
+        else:
+            runs.append([segment])
+    return runs
+
+
+def _with_prefix(segment: Segment, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a segment's keys and values behind those of its prefix."""
+    if (memory := segment.memory) is None:
+        return k, v
+    if segment.takes is not None:
+        memory.take(layer, segment.takes, segment.start)
+    return memory.write(layer, segment.start, k, v)
 
 
 def _packed_attention(

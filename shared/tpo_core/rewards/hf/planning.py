@@ -44,6 +44,12 @@ class Segment:
         return self.memory is not None and self.start < len(self.memory.ids)
 
     @property
+    def follows(self) -> bool:
+        """Return whether it is all that follows a whole prefix, so that none of its keys is needed again."""
+        memory = self.memory
+        return memory is not None and 0 < len(memory.ids) == self.start and self.end == len(self.sequence.ids)
+
+    @property
     def needs_room(self) -> bool:
         """Tell whether it looks at tokens behind the prefix, which the next response overwrites."""
         return self.memory is not None and self.start > len(self.memory.ids)

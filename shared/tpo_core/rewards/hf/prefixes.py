@@ -40,6 +40,11 @@ class Prefix:
         """Put keys and values (1, key-value heads, tokens, head size) at ``start``; return all up to their end."""
         return _written(self.keys, layer, start, key, self.room), _written(self.values, layer, start, value, self.room)
 
+    def kept(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Return the prefix's own keys and values."""
+        tokens = len(self.ids)
+        return self.keys[layer][:, :, :tokens], self.values[layer][:, :, :tokens]
+
     def take(self, layer: int, other: Prefix, tokens: int) -> None:
         """Copy another's first tokens."""
         self.write(layer, 0, other.keys[layer][:, :, :tokens], other.values[layer][:, :, :tokens])

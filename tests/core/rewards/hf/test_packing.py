@@ -6,6 +6,7 @@ import copy
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tpo_core.rewards import HFRewardModel
 from tpo_core.rewards.families.conversation import Encoded
@@ -68,6 +70,36 @@ def test_a_prompt_is_computed_once_for_all_responses_and_rounds(path: str) -> No
     assert first > 150 and sum(counts) < first + 12 * 12
 
 
+class Looks(TorchDispatchMode):
+    """Counts what the attention kernel is asked: (queries, keys)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[int, int]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default:
+            self.asked.append((args[0].shape[2], args[1].shape[2]))
+        return func(*args, **(kwargs or {}))
+
+
+def test_responses_to_a_known_prompt_are_one_row_and_look_at_it_in_one_call_a_layer(path: str) -> None:
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32).eval()
+    head = LinearHead(model.score.weight, None, 0, ("s",))
+    forward = PackedForward(Loaded(model.model, head, model.config, torch.device("cpu"), True), None, 2**30)
+    stem = tuple(range(20, 99)) * 4
+    each = [Encoded((*stem, *[7 + n] * (150 + n)), len(stem), (len(stem) + 149 + n,)) for n in range(6)]
+    with torch.inference_mode():
+        forward(each[:1])
+        with Looks() as looks:
+            forward(each[1:])
+    tails = [len(e.ids) - len(stem) for e in each[1:]]
+    layers = model.config.num_hidden_layers - 1  # in the last one only the chosen tokens look
+    heads_of_a_group = model.config.num_attention_heads // model.config.num_key_value_heads
+    once = [(heads_of_a_group * sum(tails), len(stem)), *((n, n) for n in tails)]
+    assert sorted(looks.asked) == sorted(once * layers)
+
+
 def test_conversations_within_a_sliding_window_are_packed_and_longer_ones_padded(build: Build) -> None:
     path = build("someone", "MistralForSequenceClassification", sliding_window=64)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(path, dtype=torch.float32).eval()
@@ -86,6 +118,28 @@ def test_conversations_within_a_sliding_window_are_packed_and_longer_ones_padded
         assert got == pytest.approx(want, abs=1e-5)
 
 
+def in_parts(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
+    return merged(q, (k[:, :, :30], v[:, :, :30]), (k[:, :, 30:], v[:, :, 30:]), [q.shape[2]], scale)
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(4, 4), (4, 2), (4, 1)])
+@pytest.mark.parametrize("lengths", [[5], [1, 7, 200, 3], [70, 1]])
+def test_segments_behind_one_prefix_attend_together_as_each_alone(heads: int, groups: int, lengths: list[int]) -> None:
+    torch.manual_seed(0)
+    q = torch.randn(1, sum(lengths), heads, 8).transpose(1, 2)
+    k, v = torch.randn(2, 1, sum(lengths), groups, 8).transpose(2, 3)
+    prefix = torch.randn(2, 1, groups, 50, 8)[:, :, :, :30]
+    together = merged(q, (prefix[0], prefix[1]), (k, v), lengths, 0.3)
+    start = 0
+    for length in lengths:
+        part = slice(start, start + length)
+        keys, values = (torch.cat([p, t[:, :, part]], 2) for p, t in zip(prefix, (k, v), strict=True))
+        mask = torch.ones(length, 30 + length, dtype=torch.bool).tril(30)
+        want = functional.scaled_dot_product_attention(q[:, :, part], keys, values, mask, scale=0.3, enable_gqa=True)
+        assert torch.allclose(together[:, :, part], want, atol=1e-5)
+        start += length
+
+
 @pytest.mark.parametrize(("heads", "groups"), [(4, 4), (4, 2), (4, 1)])
 @pytest.mark.parametrize("tokens_", [1, 7, 600])
 def test_every_way_of_attending_to_a_prefix_agrees_with_causal_attention(heads: int, groups: int, tokens_: int) -> None:
@@ -96,7 +150,7 @@ def test_every_way_of_attending_to_a_prefix_agrees_with_causal_attention(heads: 
     room = k.new_full((2, 1, groups, 50 + tokens_, 8), torch.nan)  # keys and values stand at the front of larger spaces
     room[0, :, :, : 30 + tokens_], room[1, :, :, : 30 + tokens_] = k, v
     roomy = room[:, :, :, : 30 + tokens_]
-    for way in (masked, merged, multiplied, *([looked_up] if tokens_ == 1 else [])):
+    for way in (masked, in_parts, multiplied, *([looked_up] if tokens_ == 1 else [])):
         for keys, values in ((k, v), roomy):
             assert torch.allclose(way(q[:, :, 30:], keys, values, 0.3), want[:, :, 30:], atol=1e-5)
     assert torch.allclose(multiplied(q, k, v, 0.3), want, atol=1e-5)
