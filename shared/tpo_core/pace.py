@@ -58,11 +58,20 @@ class Pace:
     def __init__(self, each: float = EACH) -> None:
         """Know nothing: a thread is the safe place."""
         self._each, self._row, self._needed = each, 0, _AT_FIRST
+        self._took, self._doubted = LIMIT, False
 
     @property
     def quick(self) -> bool:
         """Return whether the function may be called in place."""
         return self._row >= self._needed
+
+    @property
+    def short(self) -> bool:
+        """Return whether the last call that was measured was short, so that the next is worth measuring undisturbed.
+
+        Threads that run at once take the interpreter from each other, which looks as if each of them waited.
+        """
+        return self._took < LIMIT
 
     def timed(self, call: Callable[[S], T], item: S) -> T:
         """Call, in whatever thread this is, and learn from how long it took."""
@@ -72,10 +81,11 @@ class Pace:
         finally:
             ran, took = time.thread_time() - ran, time.perf_counter() - began
             waited, lost = _switches()
+            self._took = took
             if ran >= self._each or waited > waits:
                 self._learn(False)
             elif lost == losses:  # else the processor was taken from it, and how long it took tells nothing
-                self._learn(took <= 1.5 * ran + _TOLD)
+                self._weigh(took <= 1.5 * ran + _TOLD)
 
     def here(self, call: Callable[[S], T], items: Sequence[S], limit: float = LIMIT) -> list[T | Exception]:
         """Call with items in place, each in a copy of the context, until ``limit`` is used up or a call was slow.
@@ -105,6 +115,12 @@ class Pace:
                 self._learn(spent - ran < since * self._each and waited == waits)
                 waits, ran, since = waited, spent, 0
         return found
+
+    def _weigh(self, prompt: bool) -> None:
+        """Learn from how long a call took beside its processor time; a single one that took longer tells nothing."""
+        if prompt or self._doubted:
+            self._learn(prompt)
+        self._doubted = not prompt
 
     def _learn(self, quick: bool) -> None:
         if not quick and self.quick:  # after very many quick ones, it is the garbage collector's fault, say

@@ -13,13 +13,13 @@ import math
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 from tpo_core.masking import masked
-from tpo_core.pace import Pace
+from tpo_core.pace import LIMIT, Pace
 from tpo_core.threads import Threads, in_thread
 from tpo_core.values import Reward
 
@@ -60,7 +60,11 @@ def each(call: Callable[[S], T], items: Sequence[S], workers: int, pace: Pace | 
     threads = Threads("tpo-reward", min(workers, len(items)))
     try:
         with _unstreamed():
-            futures = [threads.submit(one, item) for item in items]
+            futures = []
+            for item in items:
+                futures.append(threads.submit(one, item))
+                if pace is not None and pace.short:
+                    wait(futures[-1:], LIMIT)
         return [f.result() for f in futures]
     finally:
         threads.close()  # nothing waits here unless the caller was interrupted
