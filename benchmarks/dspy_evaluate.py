@@ -42,7 +42,7 @@ def answer(request: dict[str, Any], number: int) -> str:
 
 def serve(latency: float, pipe: Connection) -> None:
     """Run the server until the pipe says stop; then tell what it saw."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
     from loopback import LoopbackServer
 
     with LoopbackServer(answer, latency=latency) as server:

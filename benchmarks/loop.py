@@ -21,7 +21,7 @@ from pathlib import Path
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 os.environ["DSPY_CACHEDIR"] = tempfile.mkdtemp(prefix="tpo-bench-")
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 
 import dspy
 from langchain_core.output_parsers import StrOutputParser

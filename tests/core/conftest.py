@@ -1,5 +1,7 @@
 """What the tests of rewards share."""
 
+import threading
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -26,3 +28,11 @@ def tokenizer():
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
     fast.chat_template = "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}</s>{% endfor %}"
     return fast
+
+
+@pytest.fixture
+def hanging() -> Iterator[threading.Event]:
+    """Give what hung calls wait for, and release them when the test is over."""
+    release = threading.Event()
+    yield release
+    release.set()

@@ -6,7 +6,10 @@ Blocks fenced as ``python no-run`` need a model, a key or a server of the reader
 from __future__ import annotations
 
 import doctest
+import os
 import re
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import get_args
@@ -71,6 +74,36 @@ def test_the_page_on_what_does_not_help_knows_every_reason(names):
 @pytest.mark.parametrize("module", MODULES)
 def test_the_examples_of_docstrings_are_true(module):
     assert doctest.testmod(import_module(f"tpo_core.{module}")).failed == 0
+
+
+def test_files_that_the_documents_name_are_there():
+    named = re.compile(r"`(?:python )?((?:tests|benchmarks|notebooks|shared|tpo_\w+)/[\w./-]+\.(?:py|ipynb))")
+    pages = [*PAGES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+    lost = [
+        (page.name, path) for page in pages for path in named.findall(page.read_text()) if not (ROOT / path).exists()
+    ]
+    assert lost == []
+
+
+IMPORTS = """
+import runpy, sys
+before, own = list(sys.path), set(sys.argv[2].split())
+for path in sys.argv[3:]:
+    sys.path[:] = [sys.argv[1], *before[1:]]
+    for name in own & set(sys.modules):  # each must find them by itself
+        del sys.modules[name]
+    runpy.run_path(path, run_name="imported")
+"""
+
+
+def test_benchmarks_find_all_that_they_are_made_of():
+    folder = ROOT / "benchmarks"
+    own = {path.stem for path in [*folder.glob("*.py"), *(ROOT / "tests" / "helpers").glob("*.py")]}
+    paths = map(str, sorted(folder.glob("*.py")))
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": f"{ROOT}:{ROOT / 'shared'}"}
+    command = [sys.executable, "-c", IMPORTS, str(folder), " ".join(own), *paths]
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
 
 
 def test_links_between_pages_lead_somewhere():

@@ -5,28 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hanging import PATIENCE, hang
 
 from tpo_core.threads import AT_ONCE, Threads, in_thread
-
-PATIENCE = 60.0
-"""Seconds until a call that hangs gives in, so that a test of it fails instead of hanging."""
-
-
-@pytest.fixture
-def hanging() -> Iterator[threading.Event]:
-    """Give what hung calls wait for, and release them when the test is over."""
-    release = threading.Event()
-    yield release
-    release.set()
-
-
-def hang(release: threading.Event) -> Any:
-    assert release.wait(PATIENCE), "the call was waited for"
-    return "late"
 
 
 def test_there_are_as_many_threads_as_calls_at_once():

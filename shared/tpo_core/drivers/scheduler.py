@@ -17,6 +17,7 @@ A query starts when there is room for its first ticket, and its deadline counts 
 from __future__ import annotations
 
 import heapq
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -119,7 +120,7 @@ class Scheduler:
         self._alarms: list[tuple[float, int, Run, Batch]] = []
         self._on_their_way: set[Run] = set()
         self._ended: deque[Run] = deque()
-        self._started = 0
+        self._numbers = itertools.count()  # so that no two alarms compare by what follows
         self._more = True
 
     @property
@@ -209,8 +210,7 @@ class Scheduler:
             self._owners[ticket] = run
             self._queue(ticket)
         if run.batch.deadline is not None:
-            self._started += 1  # no two entries compare by what follows
-            heapq.heappush(self._alarms, (run.batch.deadline, self._started, run, run.batch))
+            heapq.heappush(self._alarms, (run.batch.deadline, next(self._numbers), run, run.batch))
 
     def _queue(self, ticket: Ticket[Any]) -> None:
         if isinstance(ticket, Scoring) and ticket.reward.merges:

@@ -118,8 +118,8 @@ def _limits() -> Any:
 
 def _counted(response: Any, retries: int) -> list[Completion]:
     """Read a response, and count the requests that it took."""
-    first, *rest = completions_of(response)
-    return [replace(first, usage=first.usage + Usage(requests=retries)), *rest]
+    found = completions_of(response)
+    return [replace(c, usage=c.usage + Usage(requests=retries)) for c in found[:1]] + found[1:]
 
 
 def _is_openai(api_base: str | None) -> bool:

@@ -6,38 +6,21 @@ import asyncio
 import contextvars
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hanging import PATIENCE, hang
 
 from tpo_core import GenerationError, TPOConfig, arun, arun_many, run, run_many
 from tpo_core.rewards import RewardModel
 from tpo_core.testing import ScriptedPolicy
 from tpo_core.trajectory import Trajectory
 
-PATIENCE = 60.0
-"""Seconds until a call that hangs gives in, so that a test of it fails instead of hanging."""
-
 
 class Length(RewardModel):
     def score_batch(self, pairs):
         return [len(p.response) for p in pairs]
-
-
-@pytest.fixture
-def hanging() -> Iterator[threading.Event]:
-    """Give what hung calls wait for, and release them when the test is over."""
-    release = threading.Event()
-    yield release
-    release.set()
-
-
-def hang(release: threading.Event) -> Any:
-    assert release.wait(PATIENCE), "the call was waited for"
-    return "late"
 
 
 def in_process(program: str) -> str:

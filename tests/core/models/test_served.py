@@ -192,6 +192,11 @@ def test_what_the_client_asked_again_is_counted(loopback):
     assert completion.usage.requests == len(server.requests) == 2
 
 
+def test_an_answer_without_choices_is_no_completion(served, loopback):
+    server = loopback(lambda request, number: (200, {"id": "1", "object": "chat.completion", "choices": []}))
+    assert served("openai/smol", api_base=server.url, max_retries=0).chat(USER) == []
+
+
 def test_without_a_key_openai_is_not_asked(monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE"):
         monkeypatch.delenv(name, raising=False)

@@ -115,6 +115,21 @@ function unfoldForPrint() {
   window.addEventListener("afterprint", () => closed.forEach((details) => (details.open = false)));
 }
 
+// The page is what `fill` puts into it, or says that it could not be drawn.
+function drawPage(fill) {
+  const app = document.getElementById("app");
+  try {
+    fill(app);
+  } catch (error) {
+    app.replaceChildren(el("p", { class: "callout bad" }, `This page could not be drawn: ${error.message}`));
+    throw error;
+  } finally {
+    app.removeAttribute("aria-busy");
+    placeTip();
+    unfoldForPrint();
+  }
+}
+
 function plural(count, one, many = one + "s") {
   return `${whole(count)} ${count === 1 ? one : many}`;
 }

@@ -132,34 +132,24 @@ function setAddress(hash) {
   }
 }
 
-{
-  const app = document.getElementById("app");
-  try {
-    const summary = readData("summary");
-    const rows = readRows();
-    const table = queryTable(rows, (row) => panel.open(row));
-    const panel = sheet(rows, table.beside);
-    document.querySelector("#head h1").after(themeSwitch());
-    document.getElementById("head").append(aboutList(summary.about));
-    app.replaceChildren(
-      tiles(summary),
-      limits(summary.caveats) ?? "",
-      ...figures(summary, rows, table, panel.open),
-      table.box,
-      el(
-        "p",
-        { class: "note foot" },
-        "Test-Time Preference Optimization, tpo. Rewards are on the reward model's own scale.",
-      ),
-      panel.dialog,
-    );
-    panel.follow();
-  } catch (error) {
-    app.replaceChildren(el("p", { class: "callout bad" }, `This page could not be drawn: ${error.message}`));
-    throw error;
-  } finally {
-    app.removeAttribute("aria-busy");
-    placeTip();
-    unfoldForPrint();
-  }
-}
+drawPage((app) => {
+  const summary = readData("summary");
+  const rows = readRows();
+  const table = queryTable(rows, (row) => panel.open(row));
+  const panel = sheet(rows, table.beside);
+  document.querySelector("#head h1").after(themeSwitch());
+  document.getElementById("head").append(aboutList(summary.about));
+  app.replaceChildren(
+    tiles(summary),
+    limits(summary.caveats) ?? "",
+    ...figures(summary, rows, table, panel.open),
+    table.box,
+    el(
+      "p",
+      { class: "note foot" },
+      "Test-Time Preference Optimization, tpo. Rewards are on the reward model's own scale.",
+    ),
+    panel.dialog,
+  );
+  panel.follow();
+});
