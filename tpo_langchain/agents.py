@@ -8,6 +8,7 @@ from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.middleware.types import ExtendedModelResponse, ModelRequest, ModelResponse
+from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
@@ -19,6 +20,7 @@ from tpo_langchain.first_answer import is_final
 from tpo_langchain.memory import Memories
 from tpo_langchain.runnable import RunnableTPO
 from tpo_langchain.settings import spread
+from tpo_langchain.tracing import Meter
 
 __all__ = ["TPOMiddleware"]
 
@@ -67,27 +69,29 @@ class TPOMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Any]) -> Any:
         """Answer a model step, refined where it is the final one."""
-        request = _quiet(request)
-        response = handler(request)
+        request, meter = _quiet(request), Meter(watching=True)
+        response = handler(_metered(request, meter))
         if (first := _answer(response)) is None:
             return response
-        return _with_answer(response, self._refiner(request, first, handler).invoke(_conversation(request)))
+        refiner = self._refiner(request, handler).after_first(first, meter.seen)
+        return _with_answer(response, refiner.invoke(_conversation(request)))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Any]]
     ) -> Any:
         """Answer a model step without blocking."""
-        request = _quiet(request)
-        response = await handler(request)
+        request, meter = _quiet(request), Meter(watching=True)
+        response = await handler(_metered(request, meter))
         if (first := _answer(response)) is None:
             return response
-        return _with_answer(response, await self._refiner(request, first, handler).ainvoke(_conversation(request)))
+        refiner = self._refiner(request, handler).after_first(first, meter.seen)
+        return _with_answer(response, await refiner.ainvoke(_conversation(request)))
 
-    def _refiner(self, request: ModelRequest[Any], first: AIMessage, handler: Any) -> RunnableTPO:
+    def _refiner(self, request: ModelRequest[Any], handler: Any) -> RunnableTPO:
         step = ModelStep(model=request.model, request=request, handler=handler)
         refiner = RunnableTPO(step, llm=request.model, **self._given)
         refiner.remember(self._memories, llm_key(request.model))
-        return refiner.after_first(first)
+        return refiner
 
 
 class ModelStep(RunnableSerializable[Any, Any]):
@@ -125,6 +129,17 @@ def _quiet(request: ModelRequest[Any]) -> ModelRequest[Any]:
         raise InvalidInputError(f"model must be a chat model, not {type(request.model).__name__}")
     tags = [*(request.model.tags or []), "nostream"]
     return request.override(model=request.model.model_copy(update={"tags": tags}))
+
+
+def _metered(request: ModelRequest[Any], meter: Meter) -> ModelRequest[Any]:
+    """Return a request whose model tells a meter what reaches it: other middleware may show it more."""
+    told = request.model.callbacks
+    if isinstance(told, BaseCallbackManager):
+        told = told.copy()
+        told.add_handler(meter, inherit=False)
+    else:
+        told = [*(told or []), meter]
+    return request.override(model=request.model.model_copy(update={"callbacks": told}))
 
 
 def _conversation(request: ModelRequest[Any]) -> list[BaseMessage]:

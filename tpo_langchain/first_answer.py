@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage
 
 from tpo_core.loop.effects import Generate, Task
 from tpo_core.models.policy import Policy
-from tpo_core.values import Completion
+from tpo_core.values import Completion, Prompt
 from tpo_langchain.convert import text_of
 from tpo_langchain.tracing import finish_reason, usage_of
 
@@ -29,12 +29,12 @@ class AfterFirst:
     Where the rest fails, the answer is kept for the next request, so that the driver sees what failed.
     """
 
-    def __init__(self, policy: Policy, first: AIMessage) -> None:
-        """Wrap a policy for the length of one run."""
+    def __init__(self, policy: Policy, first: AIMessage, context: Prompt | None = None) -> None:
+        """Wrap a policy for the length of one run; ``context`` is what the answer was given to, see ``Candidate``."""
         self._policy = policy
         self.takes_n: MutableMapping[Task, bool] = policy.takes_n
         self.fatal = policy.fatal
-        self._first = [Completion(text_of(first), first, finish_reason(first), usage_of(first))]
+        self._first = [Completion(text_of(first), first, finish_reason(first), usage_of(first), context=context)]
 
     def generate(self, request: Generate, seeds: Sequence[int]) -> Sequence[Completion]:
         """Answer."""

@@ -14,7 +14,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from tpo_core import InvalidInputError, Trajectory
 from tpo_langchain.first_answer import is_final
 from tpo_langchain.settings import loop_settings
-from tpo_langchain.tracing import child
+from tpo_langchain.tracing import Meter, child
 
 if TYPE_CHECKING:
     from tpo_langchain.runnable import RunnableTPO
@@ -65,20 +65,22 @@ class WholeGraph:
 
     def run(self, whole: RunnableTPO, input: Any, run_manager: Any, config: RunnableConfig, kwargs: Any) -> Any:
         """Run the graph, and refine its last answer."""
-        state = whole.runnable.invoke(input, child(config, run_manager, "tpo:agent"), **kwargs)
+        meter = Meter(watching=True)
+        state = whole.runnable.invoke(input, child(config, run_manager, "tpo:agent", meter=meter), **kwargs)
         if (last := _graph_ending(state)) is None:
             return state
-        best = _refiner(whole, last)._refine(last.before, run_manager, config)
+        best = _refiner(whole, last)._refine(_asked(last, meter), run_manager, config)
         if self._keeps(config):
             self.graph.update_state(config, {"messages": [_replacement(last, best)]})
         return best if whole.return_trajectory else _with_last(state, last, best)
 
     async def arun(self, whole: RunnableTPO, input: Any, run_manager: Any, config: RunnableConfig, kwargs: Any) -> Any:
         """Run the graph, and refine its last answer, without blocking."""
-        state = await whole.runnable.ainvoke(input, child(config, run_manager, "tpo:agent"), **kwargs)
+        meter = Meter(watching=True)
+        state = await whole.runnable.ainvoke(input, child(config, run_manager, "tpo:agent", meter=meter), **kwargs)
         if (last := _graph_ending(state)) is None:
             return state
-        best = await _refiner(whole, last)._arefine(last.before, run_manager, config)
+        best = await _refiner(whole, last)._arefine(_asked(last, meter), run_manager, config)
         if self._keeps(config):
             await self.graph.aupdate_state(config, {"messages": [_replacement(last, best)]})
         return best if whole.return_trajectory else _with_last(state, last, best)
@@ -99,6 +101,12 @@ def _graph_ending(state: Any) -> Ending | None:
         return None
     last = ending(state["messages"])
     return last if last is not None and last.answer is not None else None
+
+
+def _asked(last: Ending, meter: Meter) -> list[BaseMessage]:
+    """Return what the last answer answers: what reached its model, system prompt included, where that was seen."""
+    wrote = last.answer is not None and meter.last is not None and meter.last.text == last.answer.text
+    return meter.seen if wrote and isinstance(meter.seen, list) else last.before
 
 
 def _refiner(whole: RunnableTPO, last: Ending) -> RunnableTPO:

@@ -30,6 +30,9 @@ class Samples:
 
     samples: Sequence[Sample]
     usage: Usage
+    seen: Any = None
+    """What reached the model that wrote them: messages, or a text; None where that is the chain's own input, or what
+    its only prompt makes of it."""
 
 
 class Request(Runnable[Any, Samples]):
@@ -78,17 +81,19 @@ class Request(Runnable[Any, Samples]):
         """Ask; what is run within are children by ``config``, or no runs without it."""
         for step in self._before:
             given = step.invoke(given, config or _UNSEEN)
-        result = self._model.generate([_messages(given)], **self._settings(config))
+        asked = _messages(given)
+        result = self._model.generate([asked], **self._settings(config))
         made = _written(result)
-        return self._samples(result, made, self._tail.values(made, config))
+        return self._samples(asked, result, made, self._tail.values(made, config))
 
     async def ado(self, given: Any, config: RunnableConfig | None = None) -> Samples:
         """Ask without blocking."""
         for step in self._before:
             given = await step.ainvoke(given, config or _UNSEEN)
-        result = await self._model.agenerate([_messages(given)], **self._settings(config))
+        asked = _messages(given)
+        result = await self._model.agenerate([asked], **self._settings(config))
         made = _written(result)
-        return self._samples(result, made, await self._tail.avalues(made, config))
+        return self._samples(asked, result, made, await self._tail.avalues(made, config))
 
     def _settings(self, config: RunnableConfig | None) -> dict[str, Any]:
         asked = dict(self._core.kwargs) if self._n == 1 else {**self._core.kwargs, "n": self._n}
@@ -98,13 +103,15 @@ class Request(Runnable[Any, Samples]):
         labels = {"tags": [*self._core.tags, *tags], "metadata": {**self._core.metadata, **metadata}}
         return {**asked, **labels, "callbacks": config.get("callbacks")}
 
-    def _samples(self, result: LLMResult, made: Sequence[ChatGeneration], values: Sequence[Any]) -> Samples:
+    def _samples(
+        self, asked: list[BaseMessage], result: LLMResult, made: Sequence[ChatGeneration], values: Sequence[Any]
+    ) -> Samples:
         messages = [generation.message for generation in made]
         if self._meter is not None:
             usage = self._meter.usage
         else:
             usage = usage_of(messages[0] if messages else None, result.llm_output)
-        return Samples(list(zip(messages, values, strict=True)), usage)
+        return Samples(list(zip(messages, values, strict=True)), usage, asked if len(self._before) > 1 else None)
 
 
 _UNSEEN: RunnableConfig = {"callbacks": []}

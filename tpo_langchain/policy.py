@@ -21,6 +21,7 @@ from tpo_langchain.convert import rendered
 from tpo_langchain.failures import failed, missing
 from tpo_langchain.memory import Memory
 from tpo_langchain.n_samples import Request, Sample, Samples
+from tpo_langchain.query import read_seen
 from tpo_langchain.roles import Parts
 from tpo_langchain.sampling import equip
 from tpo_langchain.steps import Asking, Flow, Gates, Rendering, Running, aserved, served
@@ -86,10 +87,14 @@ class ChainPolicy:
             raise out
         texts = yield from self._rendered(request, out.samples)
         costs = [out.usage, *[Usage()] * len(out.samples)]
-        return [
+        made = [
             self._completion(request, message, value, texts.get(i), costs[i])
             for i, (message, value) in enumerate(out.samples)
         ]
+        if request.task != "sample" or out.seen is None or not self._parts.contextual:
+            return made
+        context = read_seen(out.seen)
+        return [replace(completion, context=context) for completion in made]
 
     def _asked(self, request: Generate, step: Asking | Running) -> Flow[Samples | Exception]:
         """Ask; once more without a system message where it seems that the model's template has none."""
@@ -125,7 +130,8 @@ class ChainPolicy:
         return Asking(asked, given, self._child(request, meter) if self._heard else None, self._gates)
 
     def _running(self, request: Generate, seeds: Sequence[int], given: Any) -> Running:
-        meter, sampled = Meter(), request.task == "sample"
+        sampled = request.task == "sample"
+        meter = Meter(watching=sampled and self._parts.contextual)
         chain = self._parts.chain if sampled else self._parts.writer(request)
         equipped = equip(chain, request, seeds)
         if sampled and equipped is chain and get_llm_cache() is not None and not self._memory.warned:

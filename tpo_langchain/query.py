@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,11 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from tpo_core import InvalidInputError
 from tpo_core.pace import Pace
+from tpo_core.prompts.rendering import render_fields, show_query
 from tpo_core.rewards.concurrency import aeach_sync
 from tpo_core.values import Prompt
 
-__all__ = ["Asked", "Query"]
+__all__ = ["Asked", "Query", "read_seen"]
 
 _UNSEEN: RunnableConfig = {"callbacks": []}  # no run of its own in the user's traces
 
@@ -37,19 +39,20 @@ class Query:
     Args:
         pick: The user's ``query=``: a function of the input, a Runnable, or the name of a key; None finds it.
         prompt: The template that opens the chain, if one does: it then writes the messages.
+        more: Whether the chain makes its model's messages of an input of several fields: all of them are then asked.
 
     Raises:
         InvalidInputError: When asked: it is not obvious what is asked, or nothing is.
     """
 
-    def __init__(self, pick: Any, prompt: BasePromptTemplate[Any] | None) -> None:
+    def __init__(self, pick: Any, prompt: BasePromptTemplate[Any] | None, more: bool = False) -> None:
         """Note where to look."""
-        self._pick, self._prompt, self._pace = pick, prompt, Pace()
+        self._pick, self._prompt, self._more, self._pace = pick, prompt, more, Pace()
 
     def of(self, given: Any) -> Asked:
         """Return what an input asks."""
         if self._pick is None:
-            return _asked(given if self._prompt is None else self._prompt.invoke(given, _UNSEEN))
+            return self._found(given if self._prompt is None else self._prompt.invoke(given, _UNSEEN))
         if isinstance(self._pick, Runnable):
             return Asked(_read(self._pick.invoke(given)))
         return Asked(_read(_keyed(given, self._pick) if isinstance(self._pick, str) else self._pick(given)))
@@ -57,7 +60,7 @@ class Query:
     async def aof(self, given: Any) -> Asked:
         """Return what an input asks, without blocking."""
         if self._pick is None and self._prompt is not None:
-            return _asked(await self._prompt.ainvoke(given, _UNSEEN))
+            return self._found(await self._prompt.ainvoke(given, _UNSEEN))
         if isinstance(self._pick, Runnable):
             return Asked(_read(await self._pick.ainvoke(given)))
         if self._pick is None or isinstance(self._pick, str):
@@ -67,9 +70,28 @@ class Query:
             raise found
         return Asked(_read(found))
 
+    def _found(self, given: Any) -> Asked:
+        if self._more and isinstance(given, Mapping) and not given.get("messages") and (shown := _shown(given)):
+            return Asked(render_fields(shown))
+        return Asked(_read(given), given if isinstance(given, PromptValue) else None)
 
-def _asked(given: Any) -> Asked:
-    return Asked(_read(given), given if isinstance(given, PromptValue) else None)
+
+def read_seen(given: Any) -> Prompt | None:
+    """Return what reached a model as a prompt; None where it is nothing that can be shown."""
+    try:
+        return _read(given)
+    except InvalidInputError:
+        return None
+
+
+def _shown(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields of an input that are text or conversations, as text."""
+    shown = {}
+    for name, value in fields.items():
+        if isinstance(value, (str, list)) and value:
+            with suppress(InvalidInputError):
+                shown[name] = show_query(_read(value))
+    return shown
 
 
 def _keyed(given: Any, key: str) -> Any:

@@ -80,7 +80,13 @@ class Parts:
     @cached_property
     def asking(self) -> Query:
         """Return what finds the query in an input."""
-        return Query(self.query, self.anatomy.prompt)
+        anatomy = self.anatomy
+        return Query(self.query, anatomy.prompt, more=bool(anatomy.before) or anatomy.model is None)
+
+    @property
+    def contextual(self) -> bool:
+        """Return whether each sample keeps what its model was given; see ``Candidate.context``."""
+        return self.query is None
 
     @cached_property
     def choices(self) -> tuple[str, ...]:

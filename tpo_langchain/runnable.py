@@ -20,7 +20,7 @@ from tpo_langchain.first_answer import AfterFirst
 from tpo_langchain.graphs import WholeGraph
 from tpo_langchain.memory import Memories
 from tpo_langchain.policy import ChainPolicy
-from tpo_langchain.query import Asked
+from tpo_langchain.query import Asked, read_seen
 from tpo_langchain.roles import Parts
 from tpo_langchain.settings import LoopSettings, named, spread
 from tpo_langchain.steps import Gates
@@ -44,7 +44,8 @@ class RunnableTPO(LoopSettings, Composite):
         critic: Writes the critiques instead.
         editor: Writes the updates instead.
         gold: A held-out reward, reported in the trajectory and never optimised.
-        query: What is asked, where the input does not make it obvious: a function of the input, or the name of a key.
+        query: What critic, editor and reward are told was asked: a function of the input, or the name of a key. By
+            default what reached the chain's last model for the very answer, retrieved documents included.
         parser: Makes the chain's kind of output of an updated text, where the chain has no parser of its own after its
             model: a Runnable, a function of the text, or one of the text and the output it was made from.
         render: Makes text of the chain's output, where it is neither text nor data.
@@ -71,7 +72,7 @@ class RunnableTPO(LoopSettings, Composite):
     _memories: Memories = PrivateAttr(default_factory=Memories)
     _models: Hashable = PrivateAttr(default=None)
     _gates: Gates | None = PrivateAttr(default=None)
-    _first: AIMessage | None = PrivateAttr(default=None)
+    _first: tuple[AIMessage, Any] | None = PrivateAttr(default=None)
     _graph: WholeGraph | None = PrivateAttr(default=None)
 
     def __init__(self, runnable: Any = None, /, **given: Any) -> None:
@@ -145,7 +146,7 @@ class RunnableTPO(LoopSettings, Composite):
         )
         return {
             "query": asked.query,
-            "policy": policy if self._first is None else AfterFirst(policy, self._first),
+            "policy": policy if self._first is None else AfterFirst(policy, *self._first),
             "reward": reward,
             "config": settings,
             "inputs": input,
@@ -202,10 +203,15 @@ class RunnableTPO(LoopSettings, Composite):
         """Share what is learnt about models with other objects, under what tells the models from others."""
         self._memories, self._models = memories, models
 
-    def after_first(self, message: AIMessage) -> RunnableTPO:
-        """Return this with its first sample already made: ``message``, an answer of the wrapped Runnable."""
+    def after_first(self, message: AIMessage, seen: Any = None) -> RunnableTPO:
+        """Return this with its first sample already made: ``message``, an answer of the wrapped Runnable.
+
+        Args:
+            message: The answer.
+            seen: The messages that it answers, where they are known to be more than the input.
+        """
         copy = self.model_copy()
-        copy._first = message
+        copy._first = (message, read_seen(seen) if self._parts.contextual else None)
         return copy
 
     # -- many runs ----------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ class Running:
             return self._failed(error)
 
     def _seen(self, value: Any) -> Samples:
-        return Samples([(self.meter.last, value)], self.meter.usage)
+        return Samples([(self.meter.last, value)], self.meter.usage, self.meter.seen)
 
     def _failed(self, error: Exception) -> Samples | Exception:
         """Return an answer that could not be parsed as one, with what it cost."""

@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
+from uuid import UUID
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
@@ -15,7 +16,7 @@ from langchain_core.callbacks import (
     adispatch_custom_event,
     dispatch_custom_event,
 )
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.outputs import LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -42,20 +43,43 @@ def heard(run_manager: Any) -> bool:
 
 
 class Meter(BaseCallbackHandler):
-    """Counts what the model calls of one sample report, and keeps the last answer."""
+    """Counts what the model calls of one sample report, and keeps the last answer.
+
+    Args:
+        watching: Whether to keep, too, what the last answer was an answer to.
+    """
 
     run_inline = True
 
-    def __init__(self) -> None:
+    def __init__(self, watching: bool = False) -> None:
         """Start at zero."""
         self.usage = Usage()
         self.last: AIMessage | None = None
+        self.seen: Any = None
+        """What reached the model that gave the last answer: messages, or a text."""
+        self._watching = watching
+        self._given: dict[UUID, Any] = {}
         self._lock = threading.Lock()
 
     ignore_chain = ignore_agent = ignore_retriever = ignore_retry = ignore_custom_event = property(lambda self: True)
-    ignore_chat_model = property(lambda self: True)  # its start, that is
 
-    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
+    @property
+    def ignore_chat_model(self) -> bool:
+        """Return whether the start of a chat model's call is nothing to this."""
+        return not self._watching
+
+    def on_chat_model_start(
+        self, serialized: Any, messages: list[list[BaseMessage]], *, run_id: UUID, **kwargs: Any
+    ) -> None:
+        """Note what a chat model is given."""
+        self._given[run_id] = messages[0] if messages else None
+
+    def on_llm_start(self, serialized: Any, prompts: list[str], *, run_id: UUID, **kwargs: Any) -> None:
+        """Note what a text model is given."""
+        if self._watching:
+            self._given[run_id] = prompts[0] if prompts else None
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Count a model call; several generations of one request carry its whole usage each."""
         made = response.generations[0] if response.generations else []
         first = made[0] if made else None
@@ -65,6 +89,7 @@ class Meter(BaseCallbackHandler):
                 if isinstance(m := getattr(generation, "message", None), AIMessage):
                     m.response_metadata.setdefault("model_name", name)
         with self._lock:
+            self.seen = self._given.pop(run_id, None)
             self.usage += of_all_choices(usage_of(message, response.llm_output), [_written(g) for g in made])
             if isinstance(message, AIMessage):
                 self.last = message
