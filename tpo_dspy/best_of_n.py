@@ -1,25 +1,28 @@
-"""Drop-in for ``dspy.BestOfN``: the same arguments and answers, all attempts at once, none of its faults."""
+"""Drop-in for ``dspy.BestOfN``: the same arguments and answers, all attempts at once, with the engine's budgets."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Mapping, Sequence
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import dspy
 
-from tpo_core.drivers.serving import Ticket
+from tpo_core.config import TPOConfig
+from tpo_core.drivers.run import arun, run
+from tpo_core.drivers.serving import Observer
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards import FunctionReward, RewardModel, as_reward
 from tpo_core.rewards.calling import find_kind
+from tpo_dspy.callbacks import Rounds
 from tpo_dspy.fields import bind
 from tpo_dspy.rewarded import Outside, Rewarded
-from tpo_dspy.search import Search
+from tpo_dspy.search import AttemptPolicy, Search
 
-__all__ = ["BestOfN", "Steps"]
-
-Steps = Generator[Ticket[Any], Any, Any]
-"""A search: yields what is to be done, is sent what came of it, returns the answer."""
+__all__ = ["BestOfN"]
 
 
 def _reward_of(reward_fn: Any) -> RewardModel:
@@ -55,6 +58,11 @@ class BestOfN(Rewarded):
         max_concurrency: Attempts at once, N by default; 1 stops asking as soon as ``threshold`` is reached.
         replay: Number the attempts from 0, so that DSPy's cache answers the same call with the same attempts; by
             default each call draws anew.
+        max_calls: Budget: most calls of one answer, N by default; the best so far is returned, as for the next two.
+        max_tokens: Budget: start no attempt once this many prompt and completion tokens are reported.
+        deadline: Budget: seconds from the first attempt to the answer.
+        gold: A held-out reward, read as ``reward_fn`` is; reported in ``trajectory.gold`` and never optimised.
+        on_progress: Told what happens while it happens.
 
     Raises:
         InvalidInputError: An argument is wrong; the message names it.
@@ -72,6 +80,11 @@ class BestOfN(Rewarded):
         *,
         max_concurrency: int | None = None,
         replay: bool = False,
+        max_calls: int | None = None,
+        max_tokens: int | None = None,
+        deadline: float | None = None,
+        gold: Any = None,
+        on_progress: Observer | None = None,
     ) -> None:
         """Check the arguments."""
         super().__init__()
@@ -84,62 +97,65 @@ class BestOfN(Rewarded):
         self.fail_count = N if fail_count is None else fail_count
         self.max_concurrency = max_concurrency or N
         self.replay = replay
-        self._outside = Outside(self._read(reward_fn))
+        self.max_calls, self.max_tokens, self.deadline = max_calls, max_tokens, deadline
+        self._outside = Outside(self._read(reward_fn), None if gold is None else self._read(gold), on_progress)
+        self._config()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the best prediction; its attributes ``reward`` and ``trajectory`` say what it was chosen for."""
-        search = self._search(args, kwargs)
-        steps, outcome = self._steps(search), None
-        try:
-            while True:
-                outcome = _outcome(steps.send(outcome))
-        except StopIteration as end:
-            return end.value
-        finally:
-            search.rounds.close()
+        """Return the best prediction; its attributes ``reward`` and ``trajectory`` say what it was chosen for.
+
+        Raises:
+            Exception: What an attempt raised, where ``fail_count`` allows no more or none of the N succeeded.
+            GenerationError: A budget ended the search before an attempt succeeded; carries the causes.
+        """
+        with self._search(args, kwargs) as search:
+            trajectory = run(*search.args, **search.kwargs, on_progress=search.observer(sync=True))
+        return search.answer(trajectory)
 
     async def aforward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the best prediction without blocking the event loop."""
-        search = self._search(args, kwargs)
-        steps, outcome = self._steps(search), None
-        try:
-            while True:
-                outcome = await _aoutcome(steps.send(outcome))
-        except StopIteration as end:
-            return end.value
-        finally:
-            search.rounds.close()
+        with self._search(args, kwargs) as search:
+            trajectory = await arun(*search.args, **search.kwargs, on_progress=search.observer(sync=False))
+        return search.answer(trajectory)
 
-    def _steps(self, search: Search) -> Steps:
-        for start in range(0, self.N, self.max_concurrency):
-            wave = range(start, min(start + self.max_concurrency, self.N))
-            new = search.enter((yield search.attempts(wave)))
-            if pairs := search.books.unscored(new):
-                search.enter_rewards(pairs, (yield search.scoring(pairs)))
-            if search.check(self.fail_count).reached(self.threshold):
-                break
-            if wave.stop < self.N:
-                yield from self._learn(search, wave.stop)
-        return search.answer(self.threshold)
-
-    def _learn(self, search: Search, attempt: int) -> Steps:
-        """Do something between attempts; nothing here."""
-        yield from ()
-
-    def _search(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Search:
+    @contextmanager
+    def _search(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[Search]:
+        """Prepare one call, and end its round whatever happens."""
         self._outside.check()
-        return Search(self.module, bind(self.module, args, kwargs), self._outside.reward, self.N, self.replay)
+        rounds = Rounds()
+        policy = self._policy(bind(self.module, args, kwargs), rounds)
+        try:
+            yield Search(policy, rounds, self._outside, self._config(), self.fail_count, self.max_concurrency)
+        finally:
+            rounds.close()
+
+    def _policy(self, inputs: dict[str, Any], rounds: Rounds) -> AttemptPolicy:
+        return AttemptPolicy(self.module, inputs, rounds, replay=self.replay)
+
+    def _config(self) -> TPOConfig:
+        return TPOConfig(
+            mode="bon",
+            width=self.N,
+            samples_at_once=min(self.max_concurrency, self.N),
+            temperature=1.0,  # as in DSPy's own; the rest is the host's settings
+            stop_at=_finite(self.threshold),
+            max_calls=self._calls if self.max_calls is None else self.max_calls,
+            max_tokens=self.max_tokens,
+            deadline=self.deadline,
+        )
+
+    @property
+    def _calls(self) -> int:
+        """Return the calls of N attempts: with no more, none that failed is made again in silence."""
+        return self.N
 
 
-def _outcome(ticket: Ticket[Any]) -> Any:
+def _finite(threshold: Any) -> float | None:
+    """Return a threshold as a finite reward; None where no reward reaches it."""
+    if threshold is None:
+        return None
     try:
-        return ticket.call()
-    except Exception as error:  # noqa: BLE001 - the search decides what it costs
-        return error
-
-
-async def _aoutcome(ticket: Ticket[Any]) -> Any:
-    try:
-        return await ticket.acall()
-    except Exception as error:  # noqa: BLE001 - the search decides what it costs
-        return error
+        number = float(threshold)
+    except (TypeError, ValueError):
+        raise InvalidInputError(f"threshold must be a number or None, not {threshold!r:.80}") from None
+    return max(number, -sys.float_info.max) if number < math.inf else None

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dspy
 
-from tpo_core.drivers.serving import Ticket
-from tpo_core.values import Candidate, Usage
+from tpo_core.drivers.serving import Observer
+from tpo_core.loop.effects import Generate
+from tpo_core.masking import masked
+from tpo_core.values import Candidate, Completion, Failure, Usage
 from tpo_dspy.adapters import Sampling, salted
-from tpo_dspy.best_of_n import BestOfN, Steps
+from tpo_dspy.best_of_n import BestOfN
+from tpo_dspy.callbacks import Rounds
 from tpo_dspy.fields import show
 from tpo_dspy.policy import usage_of
-from tpo_dspy.search import Search
+from tpo_dspy.search import AttemptPolicy
 
 __all__ = ["Refine"]
+
+logger = logging.getLogger(__name__)
 
 
 class Advice(dspy.Signature):
@@ -54,6 +60,11 @@ class Refine(BestOfN):
         threshold: The first attempt that reaches it is the answer; None takes the best of N.
         fail_count: As in ``BestOfN``.
         replay: As in ``BestOfN``.
+        max_calls: Budget: most attempts and advices together, 2N - 1 by default; a call that is left is an attempt.
+        max_tokens: As in ``BestOfN``; likewise the rest.
+        deadline: Budget: seconds from the first attempt to the answer.
+        gold: A held-out reward.
+        on_progress: Told what happens while it happens.
     """
 
     def __init__(
@@ -65,42 +76,125 @@ class Refine(BestOfN):
         fail_count: int | None = None,
         *,
         replay: bool = False,
+        max_calls: int | None = None,
+        max_tokens: int | None = None,
+        deadline: float | None = None,
+        gold: Any = None,
+        on_progress: Observer | None = None,
     ) -> None:
         """Check the arguments and make the feedback predictor."""
-        super().__init__(module, N, reward_fn, threshold, fail_count, max_concurrency=1, replay=replay)
+        super().__init__(
+            module,
+            N,
+            reward_fn,
+            threshold,
+            fail_count,
+            max_concurrency=1,
+            replay=replay,
+            max_calls=max_calls,
+            max_tokens=max_tokens,
+            deadline=deadline,
+            gold=gold,
+            on_progress=on_progress,
+        )
         self.feedback = dspy.Predict(Advice)
 
-    def _learn(self, search: Search, attempt: int) -> Steps:
-        """Ask for advice on the last attempt, and give it to the next; without an answer it goes unadvised."""
-        last = search.books.candidates[-1]
-        if last.reward is None:
-            return
-        told = self._told(search, last)
-        lm = self.feedback.lm or search.parts.lm
-        outcome = yield _Ask(self.feedback, told, Sampling(salt=(attempt,)), lm)
-        search.policy.rewrite = None
-        if isinstance(outcome, tuple):  # and no exception
-            answer, usage = outcome
-            search.books.spend(usage, 1)
-            search.policy.rewrite = _Hints(self.module, answer.advice or {})
+    def _policy(self, inputs: dict[str, Any], rounds: Rounds) -> AttemptPolicy:
+        return _AdvisedPolicy(self, inputs, rounds)
 
-    def _told(self, search: Search, last: Candidate) -> dict[str, Any]:
-        names = {id(p): name for name, p in self.module.named_predictors()}
+    @property
+    def _calls(self) -> int:
+        """Return the calls of N attempts with an advice between each two."""
+        return 2 * self.N - 1
+
+
+class _AdvisedPolicy(AttemptPolicy):
+    """Asks for advice on the last attempt before each further one; without an answer that goes unadvised."""
+
+    def __init__(self, refine: Refine, inputs: dict[str, Any], rounds: Rounds) -> None:
+        super().__init__(refine.module, inputs, rounds, replay=refine.replay)
+        self._module, self._feedback = refine.module, refine.feedback
+        self._reward, self._threshold = refine.reward, refine.threshold
+
+    def generate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
+        """Ask for advice, and run the module with it."""
+        if (last := self._to_improve(request)) is None:
+            return super().generate(request, seeds)
+        with self._advice(last) as advice:
+            advice.answer = self._feedback(**advice.question)
+        try:
+            return advice.added(super().generate(request, seeds))
+        except Exception as error:  # noqa: BLE001 - a failed attempt, whose advice is paid for all the same
+            return advice.added([_failed(error)])
+
+    async def agenerate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
+        """Ask for advice, and run the module with it, without blocking."""
+        if (last := self._to_improve(request)) is None:
+            return await super().agenerate(request, seeds)
+        with self._advice(last) as advice:
+            advice.answer = await self._feedback.acall(**advice.question)
+        try:
+            return advice.added(await super().agenerate(request, seeds))
+        except Exception as error:  # noqa: BLE001 - a failed attempt, whose advice is paid for all the same
+            return advice.added([_failed(error)])
+
+    def _to_improve(self, request: Generate) -> Candidate | None:
+        """Return the last attempt where it has a reward, and the call budget allows advice and another attempt."""
+        last = self.attempts[-1] if self.attempts else None
+        return None if last is None or last.reward is None or request.spare == 0 else last
+
+    @contextmanager
+    def _advice(self, last: Candidate) -> Iterator[_Advised]:
+        """Open the context that the feedback predictor is called in, and take its advice from there."""
+        advice, lm = _Advised(self._question(last)), self._feedback.lm or self.lm
+        settings = {"lm": lm} if lm is not None else {}
+        adapter = salted(dspy.settings.adapter, Sampling(salt=(len(self.attempts),)))
+        self.rewrite = None
+        with dspy.track_usage() as tracker, dspy.context(adapter=adapter, trace=[], send_stream=None, **settings):
+            try:
+                yield advice
+                self.rewrite = _Hints(self._module, advice.answer.advice or {})
+            except Exception as error:  # noqa: BLE001 - the next attempt goes unadvised
+                logger.warning("no advice on attempt %d: %s", len(self.attempts), masked(error))
+        advice.usage = usage_of(tracker)
+
+    def _question(self, last: Candidate) -> dict[str, Any]:
+        names = {id(p): name for name, p in self._module.named_predictors()}
         steps = [
             {"module": names.get(id(p), type(p).__name__), "given": _texts(given), "said": _texts(dict(said.items()))}
-            for p, given, said in search.policy.steps_of(last)
+            for p, given, said in self.steps_of(last)
         ]
         return {
-            "program": _source(type(self.module)),
-            "modules": "\n\n".join(_described(name, p.signature) for name, p in self.module.named_predictors()),
-            "inputs": json.dumps(_texts(search.inputs), ensure_ascii=False, indent=1),
+            "program": _source(type(self._module)),
+            "modules": "\n\n".join(_described(name, p.signature) for name, p in self._module.named_predictors()),
+            "inputs": json.dumps(_texts(self.inputs), ensure_ascii=False, indent=1),
             "steps": json.dumps(steps, ensure_ascii=False, indent=1),
             "outputs": last.response,
-            "grading": _source(getattr(self.reward, "fn", type(self.reward))),
+            "grading": _source(getattr(self._reward, "fn", type(self._reward))),
             "grade": last.reward,
-            "mark": self.threshold,
+            "mark": self._threshold,
             "remarks": last.feedback or "",
         }
+
+
+@dataclass
+class _Advised:
+    """One question to the feedback predictor, and what came of it."""
+
+    question: dict[str, Any]
+    answer: Any = None
+    usage: Usage = field(default_factory=Usage)
+
+    def added(self, completions: Sequence[Completion]) -> list[Completion]:
+        """Return an attempt's completion with what the advice cost: two calls instead of one."""
+        [completion] = completions
+        requests = max(1, completion.usage.requests) + self.usage.requests
+        usage = replace(completion.usage + self.usage, calls=2, requests=requests)
+        return [replace(completion, usage=usage)]
+
+
+def _failed(error: Exception) -> Completion:
+    return Completion(failure=Failure("error", f"{type(error).__name__}: {error}", masked(error)))
 
 
 class _Hints:
@@ -116,35 +210,6 @@ class _Hints:
             return signature, inputs
         field = dspy.InputField(desc="advice from an earlier attempt")
         return signature.append("hint_", field, str), {**inputs, "hint_": hint}
-
-
-@dataclass(eq=False)
-class _Ask(Ticket[Any]):
-    """One question to the feedback predictor."""
-
-    predictor: dspy.Predict
-    told: Mapping[str, Any]
-    sampling: Sampling
-    lm: Any
-
-    def call(self) -> tuple[dspy.Prediction, Usage]:
-        """Ask."""
-        with self._stage() as tracker:
-            answer = self.predictor(**self.told)
-        return answer, usage_of(tracker)
-
-    async def acall(self) -> tuple[dspy.Prediction, Usage]:
-        """Ask without blocking."""
-        with self._stage() as tracker:
-            answer = await self.predictor.acall(**self.told)
-        return answer, usage_of(tracker)
-
-    @contextmanager
-    def _stage(self) -> Iterator[Any]:
-        settings = {"lm": self.lm} if self.lm is not None else {}
-        adapter = salted(dspy.settings.adapter, self.sampling)
-        with dspy.track_usage() as tracker, dspy.context(adapter=adapter, trace=[], send_stream=None, **settings):
-            yield tracker
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

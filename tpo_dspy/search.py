@@ -1,154 +1,162 @@
-"""One call of BestOfN or Refine: attempts, their rewards, and the books about both."""
+"""One call of BestOfN or Refine: its attempts as samples of the loop in mode ``bon``, and what their failures cost."""
 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import dspy
 
 from tpo_core.config import TPOConfig
-from tpo_core.drivers.serving import Call, Scoring, Ticket
+from tpo_core.drivers.serving import Observer
 from tpo_core.errors import RewardError
-from tpo_core.loop.effects import Generate
-from tpo_core.loop.ledger import Ledger
-from tpo_core.models.policy import Policy
+from tpo_core.loop.effects import Generate, Progress
+from tpo_core.masking import masked
 from tpo_core.prompts.rendering import render_fields
 from tpo_core.rewards import RewardModel
-from tpo_core.rewards.concurrency import aeach, each
-from tpo_core.values import Candidate, Completion, Failure, Pair
+from tpo_core.trajectory import Trajectory
+from tpo_core.values import Candidate, Completion, Pair, Reward
 from tpo_dspy.callbacks import Rounds, ScoreInRound
 from tpo_dspy.fields import show
 from tpo_dspy.policy import Parts, ProgramPolicy
-from tpo_dspy.rewarded import extend_trace, with_trajectory
+from tpo_dspy.rewarded import Outside, extend_trace, with_trajectory
+from tpo_dspy.stream import observer
 
-__all__ = ["Attempts", "Search"]
+__all__ = ["AttemptPolicy", "Search"]
+
+
+class AttemptPolicy(ProgramPolicy):
+    """Answers each request for a sample with one run of the module."""
+
+    def __init__(self, module: dspy.Module, inputs: dict[str, Any], rounds: Rounds, *, replay: bool) -> None:
+        """Take what one call was given; ``replay`` numbers the attempts from 0, for DSPy's cache."""
+        last = (module.predictors() or [None])[-1]
+        shape: Any = SimpleNamespace(response=_whole, context={})
+        self.lm = getattr(last, "lm", None)
+        super().__init__(Parts(module, shape, None, None, None, lm=self.lm, forgiving=False), inputs, rounds)
+        self.inputs = inputs
+        self.attempts: list[Candidate] = []
+        """The attempts so far, in order, with their rewards."""
+        self._salt = 0 if replay else random.SystemRandom().getrandbits(48)
+
+    def generate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
+        """Run the module once."""
+        return _parsed(super().generate(request, self._salted(seeds)))
+
+    async def agenerate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
+        """Run the module once, without blocking."""
+        return _parsed(await super().agenerate(request, self._salted(seeds)))
+
+    def _salted(self, seeds: Sequence[int]) -> list[int]:
+        return [self._salt + seed for seed in seeds]
 
 
 class Search:
-    """One call's attempts, and the books about them."""
+    """One call: the driver's arguments, the failures that are allowed, and the answer.
 
-    def __init__(self, module: dspy.Module, inputs: dict[str, Any], reward: RewardModel, n: int, replay: bool) -> None:
-        """Open the books."""
-        self.rounds = Rounds()
-        self.inputs = inputs
-        example = dspy.Example(inputs).with_inputs(*inputs)
+    Args:
+        policy: Makes the attempts.
+        rounds: Of the call.
+        outside: Reward, gold reward and observer.
+        config: Of the loop; its ``width`` is the most attempts.
+        fail_count: Failed attempts that are allowed.
+        max_concurrency: Most requests at once.
+    """
+
+    def __init__(
+        self,
+        policy: AttemptPolicy,
+        rounds: Rounds,
+        outside: Outside,
+        config: TPOConfig,
+        fail_count: int,
+        max_concurrency: int,
+    ) -> None:
+        """Prepare the call; nothing is asked yet."""
+        inputs = policy.inputs
         query = render_fields({k: show(v) for k, v in inputs.items()}) if inputs else ""
-        self.books = Ledger(query, example, TPOConfig(mode="bon", width=n), time.monotonic)
-        last = (module.predictors() or [None])[-1]
-        shape: Any = SimpleNamespace(response=_whole, context={})
-        self.parts = Parts(module, shape, None, None, None, lm=getattr(last, "lm", None), forgiving=False)
-        self.policy = ProgramPolicy(self.parts, inputs, self.rounds)
-        self._reward = ScoreInRound(reward, self.rounds)
-        self._salt = 0 if replay else random.SystemRandom().getrandbits(48)
+        self._policy, self._rounds, self._config, self._fail_count = policy, rounds, config, fail_count
+        self._told = outside.on_progress
+        self._reward = _ScoreAttempts(outside.reward, rounds)
         self._failures: list[Exception] = []
+        self.args = (query, policy, self._reward, config)
+        self.kwargs: dict[str, Any] = {
+            "inputs": dspy.Example(inputs).with_inputs(*inputs),
+            "gold": None if outside.gold is None else ScoreInRound(outside.gold, rounds),
+            "max_concurrency": max_concurrency,
+        }
 
-    def attempts(self, numbers: Sequence[int]) -> Attempts:
-        """Return the job of making these attempts."""
-        # The host's own settings but the temperature, which DSPy's BestOfN puts at 1.
-        ask = [Generate("sample", None, None, 1, numbers[0], (self._salt + n,), temperature=1.0) for n in numbers]
-        return Attempts(self.policy, tuple(ask))
+    def observer(self, *, sync: bool) -> Observer:
+        """Return what counts the failures, and tells the callbacks, a stream that listens and the user's function."""
+        return observer(self._note, self._told, sync=sync)
 
-    def scoring(self, pairs: tuple[Pair, ...]) -> Scoring:
-        """Return the job of scoring attempts."""
-        return Scoring(self._reward, pairs)
-
-    def enter(self, outcomes: Any) -> list[Candidate]:
-        """Enter what came of attempts: a completion or an exception each."""
-        if isinstance(outcomes, Exception):
-            raise outcomes
-        new = []
-        for outcome in outcomes:
-            completion = _as_completion(outcome)
-            self.books.spend(completion.usage, 1)
-            if completion.failure is not None:
-                self._failed(completion.failure.exception, completion.failure)
-            new.append(self.books.add(completion, 0, fresh=True, failure=completion.failure))
-        return new
-
-    def enter_rewards(self, pairs: tuple[Pair, ...], rewards: Any) -> None:
-        """Enter rewards; what could not be scored is a failed attempt."""
-        known = {c.index for c in self.books.candidates if c.failure is not None}
-        if isinstance(rewards, Exception):
-            cause = rewards.__cause__ if isinstance(rewards.__cause__, Exception) else rewards
-            for pair in pairs:
-                self._failed(cause, Failure("unscored", str(cause), cause))
-                self.books.candidates = [_unscored(c, pair, cause) for c in self.books.candidates]
-            return
-        self.books.enter_rewards(pairs, rewards)
-        for candidate in self.books.candidates:
-            if candidate.failure is not None and candidate.index not in known:
-                self._failed(None, candidate.failure)
-
-    def check(self, allowed: int) -> Search:
-        """Raise the first failure beyond those allowed."""
-        if len(self._failures) > allowed:
-            raise self._failures[allowed]
-        return self
-
-    def reached(self, threshold: float | None) -> Candidate | None:
-        """Return the first attempt that reaches the threshold, if there is one."""
-        good = (c for c in self.books.scored if threshold is not None and (c.reward or 0.0) >= threshold)
-        return next(good, None)
-
-    def answer(self, threshold: float | None) -> Any:
-        """Return the answer, and leave its steps in the caller's trace.
-
-        Raises:
-            Exception: What the last attempt raised, when none succeeded.
-        """
-        chosen = self.reached(threshold) or self.books.best
-        if chosen is None:
-            raise self._failures[-1]
-        trajectory = self.books.trajectory("stop_at" if self.reached(threshold) else "depth")
-        extend_trace(self.policy.steps_of(chosen))
+    def answer(self, trajectory: Trajectory) -> Any:
+        """Return the first attempt that reaches the threshold, else the best; its steps go to the caller's trace."""
+        mark = self._config.stop_at
+        reached = (c for c in trajectory.candidates if mark is not None and c.reward is not None and c.reward >= mark)
+        chosen = next(reached, trajectory.best)
+        extend_trace(self._policy.steps_of(chosen))
         return with_trajectory(trajectory, chosen)
 
-    def _failed(self, error: BaseException | None, failure: Failure) -> None:
-        told = RewardError(f"an attempt came to nothing ({failure.reason}: {failure.message})")
-        self._failures.append(error if isinstance(error, Exception) else told)
+    def _note(self, progress: Progress) -> None:
+        """Take what came of attempts.
+
+        Raises:
+            Exception: What the first failed attempt beyond those allowed raised, or the last when all N have failed.
+        """
+        self._rounds.note(progress)
+        if progress.kind != "scored":
+            return
+        self._policy.attempts += progress.candidates
+        self._failures += [self._error(c) for c in progress.candidates if c.failure is not None]
+        if len(self._failures) > self._fail_count:
+            raise self._failures[self._fail_count]
+        if progress.best is None and len(self._failures) >= self._config.width:
+            raise self._failures[-1]
+
+    def _error(self, candidate: Candidate) -> Exception:
+        failure = candidate.failure
+        assert failure is not None
+        error = failure.exception or self._reward.raised.get(candidate.response)
+        if isinstance(error, Exception):
+            return error
+        return RewardError(f"an attempt came to nothing ({failure.reason}: {failure.message})")
 
 
-@dataclass(eq=False)
-class Attempts(Ticket[list[Any]]):
-    """Several attempts at once; answered with a completion or an exception each."""
+class _ScoreAttempts(ScoreInRound):
+    """A reward model whose error costs the attempts that it was to score, and no more."""
 
-    policy: Policy
-    requests: tuple[Generate, ...]
+    def __init__(self, reward: RewardModel, rounds: Rounds) -> None:
+        super().__init__(reward, rounds)
+        self.raised: dict[str, Exception] = {}
+        """What was raised instead of a reward, by response."""
 
-    def call(self) -> list[Completion | Exception]:
-        """Make them in threads."""
-        return each(lambda job: job.call()[0], self._calls, len(self.requests))
+    def score_pairs(self, pairs: Sequence[Pair]) -> list[Reward]:
+        try:
+            return super().score_pairs(pairs)
+        except Exception as error:  # noqa: BLE001 - `fail_count` decides what it costs
+            return self._unscored(pairs, error)
 
-    async def acall(self) -> list[Completion | Exception]:
-        """Make them in tasks."""
+    async def ascore_pairs(self, pairs: Sequence[Pair]) -> list[Reward]:
+        try:
+            return await super().ascore_pairs(pairs)
+        except Exception as error:  # noqa: BLE001 - `fail_count` decides what it costs
+            return self._unscored(pairs, error)
 
-        async def one(job: Call) -> Completion:
-            return (await job.acall())[0]
+    def _unscored(self, pairs: Sequence[Pair], error: Exception) -> list[Reward]:
+        cause = masked(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+        self.raised |= dict.fromkeys((pair.response for pair in pairs), cause)
+        return [Reward(float("nan"), failure=f"{type(cause).__name__}: {cause}") for _ in pairs]
 
-        return await aeach(one, self._calls, len(self.requests))
 
-    @property
-    def _calls(self) -> list[Call]:
-        return [Call(self.policy, request, request.seeds) for request in self.requests]
+def _parsed(completions: Sequence[Completion]) -> list[Completion]:
+    """Leave out why a completion ended: an attempt whose fields could be read counts, also where it was cut off."""
+    return [replace(completion, finish_reason=None) for completion in completions]
 
 
 def _whole(value: Any) -> str:
     """Write all fields of a prediction: two attempts are the same only if everything is."""
     return render_fields({k: show(v) for k, v in value.items()}) if isinstance(value, dspy.Prediction) else show(value)
-
-
-def _as_completion(outcome: Completion | Exception) -> Completion:
-    if isinstance(outcome, Exception):
-        return Completion(failure=Failure("error", f"{type(outcome).__name__}: {outcome}", outcome))
-    return outcome
-
-
-def _unscored(candidate: Candidate, pair: Pair, cause: Exception) -> Candidate:
-    if candidate.response != pair.response or candidate.failure is not None:
-        return candidate
-    return replace(candidate, failure=Failure("unscored", str(cause), cause))

@@ -33,6 +33,8 @@ class LoopSettings(BaseModel):
     """D, rounds of loss, gradient and update."""
     fresh: int = 0
     """How many of a round's candidates are new runs of the chain instead of updates."""
+    samples_at_once: int | None = None
+    """How many of the first samples are asked before they are scored; None asks them all at once."""
     temperature: float | None = None
     """For every model call of the loop, the chain's included; None leaves each model's own."""
     top_p: float | None = None

@@ -44,6 +44,10 @@ class TPOConfig:
     """How many of a round's ``width`` candidates are new samples of the program instead of updates (0 in the paper).
     Weak policies gain from a mix: updates raise the mean reward, fresh samples keep its spread."""
 
+    samples_at_once: int | None = None
+    """How many of the first ``width`` samples are asked before they are scored and the budgets and ``stop_at`` looked
+    at; None asks them all at once. 1 asks one after the other."""
+
     temperature: float | None = 0.7
     """Sampling temperature, the paper's; None leaves the host's own."""
 
@@ -89,7 +93,7 @@ class TPOConfig:
         _check_int("fresh", self.fresh, 0, optional=False)
         if self.fresh >= self.width:
             raise InvalidInputError(f"fresh must be less than width ({self.width}), not {self.fresh}; see mode='bon'")
-        for name in ("max_response_tokens", "max_calls", "max_tokens", "patience"):
+        for name in ("samples_at_once", "max_response_tokens", "max_calls", "max_tokens", "patience"):
             _check_int(name, getattr(self, name), 1)
         _check_int("max_shown_chars", self.max_shown_chars, 64)
         _check_int("seed", self.seed, 0)

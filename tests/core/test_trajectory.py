@@ -93,6 +93,7 @@ def test_a_reward_keeps_what_it_carries_through_pickle():
     ("name", "value"),
     [
         ("mode", "best"), ("width", 0), ("width", 2.0), ("width", True), ("depth", -1), ("fresh", 5), ("fresh", -1),
+        ("samples_at_once", 0),
         ("temperature", -0.1), ("temperature", "hot"), ("top_p", 0), ("top_p", 1.5), ("max_response_tokens", 0),
         ("min_spread", -1), ("min_spread", None), ("min_spread", "a"), ("min_spread", float("nan")),
         ("min_spread", True), ("min_spread", [1]), ("mode", []), ("temperature", True), ("top_p", "a"),

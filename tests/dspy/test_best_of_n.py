@@ -11,6 +11,7 @@ from typing import Any
 
 import dspy
 import pytest
+from hanging import hang
 
 import tpo_dspy
 from tpo_core import InvalidInputError, RewardError
@@ -296,6 +297,64 @@ def test_threads_share_one_object_without_disturbing_each_other(capsys: pytest.C
     assert all(a.reward == len(a.answer) for a in answers) and capsys.readouterr().out == ""
 
 
+# -- the engine's budgets, gold and observer -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "asked", "attempts"), [(tpo_dspy.BestOfN, 4, 4), (tpo_dspy.Refine, 4, 2)])
+def test_max_calls_counts_attempts_and_advice(kind: Any, asked: int, attempts: int, lm: dspy.LM) -> None:
+    trajectory = kind(Counted(), 8, length, 99.0, max_calls=4)(question="why?").trajectory
+    assert trajectory.usage.calls <= asked and len(lm.engine.requests) <= asked
+    assert len(trajectory.candidates) >= attempts
+
+
+@pytest.mark.parametrize("budget", range(1, 8))
+def test_refine_never_asks_for_more_than_max_calls_and_spends_the_last_on_an_attempt(budget: int, lm: dspy.LM) -> None:
+    trajectory = tpo_dspy.Refine(Counted(), 9, length, 99.0, max_calls=budget)(question="why?").trajectory
+    assert trajectory.usage.calls == len(lm.engine.requests) == budget and trajectory.stop_reason == "max_calls"
+    assert len(trajectory.candidates) == budget // 2 + 1
+
+
+def test_max_tokens_starts_no_further_attempt() -> None:
+    best = tpo_dspy.BestOfN(Counted(), 9, length, 99.0, max_concurrency=1, max_tokens=25)
+    trajectory = best(question="why?").trajectory
+    assert trajectory.stop_reason == "max_tokens" and len(trajectory.candidates) < 9
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_deadline_ends_with_the_best_so_far(kind: Any, scripted: Scripted) -> None:
+    release = threading.Event()
+    rules = [("blame", ADVICE), ("answer", lambda _, number: {"answer": "d"} if number == 1 else hang(release))]
+    try:
+        with dspy.context(lm=scripted(rules)):
+            prediction = kind(Counted(), 2, length, 99.0, deadline=1.0)(question="why?")
+    finally:
+        release.set()
+    assert prediction.answer == "d" and prediction.reward == 1.0
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_gold_is_reported_and_the_observer_is_told(kind: Any) -> None:
+    told: list[str] = []
+    best = kind(
+        Counted(), 2, length, None, gold=lambda args, pred: -len(pred.answer), on_progress=lambda p: told.append(p.kind)
+    )
+    prediction = best(question="why?")
+    best_gold = prediction.trajectory.gold[prediction.trajectory.best.index]
+    assert best_gold == -prediction.reward and told[0] == "scored" and told[-1] == "stopped"
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_what_an_attempt_raised_carries_the_trajectory(kind: Any) -> None:
+    with pytest.raises(ValueError, match="deliberately") as caught:
+        kind(Counted(failing=9), 3, length, 0.0, fail_count=0)(question="why?")
+    assert caught.value.trajectory.candidates[0].failure is not None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("threshold", [math.inf, math.nan])
+def test_a_threshold_that_no_reward_reaches_takes_the_best(threshold: float) -> None:
+    assert tpo_dspy.BestOfN(Counted(), 3, length, threshold)(question="why?").reward == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -303,6 +362,10 @@ def test_threads_share_one_object_without_disturbing_each_other(capsys: pytest.C
         ({"N": 0}, "N"),
         ({"fail_count": -1}, "fail_count"),
         ({"reward_fn": 3}, "reward"),
+        ({"threshold": "high"}, "threshold"),
+        ({"max_calls": 0}, "max_calls"),
+        ({"deadline": -1}, "deadline"),
+        ({"gold": 3}, "reward"),
     ],
 )
 @pytest.mark.parametrize("kind", BOTH)

@@ -2,7 +2,8 @@
 
 Nothing is called here: a driver makes the calls that are due, and hands back what came of them.
 
-- Whatever a call asks for counts, also where it fails, and the request's allowance is never exceeded.
+- Whatever a call asks for counts, also where it fails, and the request's allowance is never exceeded; a policy that
+  asks for more than the samples (advice, say) reports so many calls.
 - That a model does not take ``n`` is learnt from a refusal, or from one completion for many; never from a failure that
   may pass, nor from an answer that is only short.
 - After a call for n that failed otherwise one single call goes ahead, and two more if it fails, too; where all of them
@@ -125,6 +126,9 @@ class Calls:
             self._learn(len(found))
         elif self._of_n is not None and may_refuse_n(self._of_n):
             self._takes_n[self._request.task] = False
+        more = max(0, sum(c.usage.calls for c in found) - len(seeds))
+        self._asked += more
+        self._left -= more
         if not any(c.usage.requests for c in found):  # the policy does not count its requests
             self._uncounted += 1
         found = found or [_MISSING] * (len(seeds) == 1)

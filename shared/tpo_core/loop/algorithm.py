@@ -53,18 +53,29 @@ def tpo_loop(ledger: Ledger) -> Loop:
     """
     ledger.start()
     try:
-        for _ in range(2):
-            yield from _sample(ledger, ledger.config.width, step=0)
-            if ledger.best is not None or ledger.exhausted():
-                break
+        stop = yield from _begin(ledger)
         if ledger.best is None:
             raise nothing_error(ledger)
-        ledger.stop_reason = yield from _rounds(ledger)
+        ledger.stop_reason = stop or (yield from _rounds(ledger))
     except TPOError as error:
         error.trajectory = error.trajectory or ledger.trajectory("error")
         raise
     yield Progress("stopped", ledger.steps[-1].number if ledger.steps else 0, text=ledger.stop_reason, best=ledger.best)
     return ledger.trajectory()
+
+
+def _begin(ledger: Ledger) -> Generator[Effect, Any, StopReason | None]:
+    """Ask for the first samples, and once more if nothing came; returns why they are fewer than they should be."""
+    width = ledger.config.width
+    at_once = ledger.config.samples_at_once or width
+    for _ in range(2):
+        for asked in range(0, width, at_once):
+            yield from _sample(ledger, min(at_once, width - asked), step=0)
+            if stop := ledger.exhausted():
+                return stop if asked + at_once < width else None
+        if ledger.best is not None:
+            break
+    return None
 
 
 def _rounds(ledger: Ledger) -> Generator[Effect, Any, StopReason]:

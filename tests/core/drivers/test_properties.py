@@ -24,6 +24,7 @@ configs = st.builds(
     width=st.integers(2, 5),
     depth=st.integers(0, 3),
     fresh=st.integers(0, 1),
+    samples_at_once=st.none() | st.integers(1, 3),
     min_spread=st.sampled_from([0.0, 1.0]),
     max_calls=st.none() | st.integers(1, 30),
     stop_at=st.none() | st.floats(-1, 5),

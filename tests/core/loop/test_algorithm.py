@@ -273,6 +273,21 @@ def test_stop_at_ends_as_soon_as_a_reward_reaches_it():
     assert trajectory.stop_reason == "stop_at" and len(trajectory.steps) == 1
 
 
+@pytest.mark.parametrize(("stop_at", "asked"), [(1, [2]), (3, [2, 2]), (9, [2, 2, 1])])
+def test_samples_that_are_asked_a_few_at_once_end_where_a_reward_reaches_stop_at(stop_at, asked):
+    feeder = Feeder(sample=texts("a", "bb", "ccc", "d", "e"))
+    trajectory = feeder.run(TPOConfig(mode="bon", width=5, samples_at_once=2, stop_at=stop_at))
+    assert [request.n for request in feeder.asked] == asked
+    assert trajectory.stop_reason == ("stop_at" if stop_at < 9 else "depth")
+    assert trajectory.best.response == ("bb" if stop_at == 1 else "ccc")
+
+
+def test_a_budget_that_cuts_the_first_samples_short_is_the_reason_why_the_loop_stopped():
+    feeder = Feeder(sample=texts("a", "bb", "ccc"))
+    trajectory = feeder.run(TPOConfig(mode="bon", width=5, samples_at_once=1, max_calls=3))
+    assert trajectory.stop_reason == "max_calls" and len(trajectory.candidates) == 3
+
+
 def test_patience_ends_after_rounds_without_gain():
     trajectory = Feeder(sample=texts("a", "bb"), update=["b"]).run(TPOConfig(width=2, depth=9, patience=2))
     assert trajectory.stop_reason == "patience" and len(trajectory.steps) == 2
