@@ -21,6 +21,7 @@ from tpo_core.values import Candidate, Failure, Step, Usage
 
 if TYPE_CHECKING:
     from tpo_core.drivers.run import arun, arun_many, run, run_many
+    from tpo_core.drivers.stream import arun_stream, run_stream
     from tpo_core.models.litellm_chat import LiteLLMChat
     from tpo_core.models.openai_chat import OpenAIChat
     from tpo_core.models.policy import ChatPolicy
@@ -45,8 +46,10 @@ __all__ = [
     "Usage",
     "arun",
     "arun_many",
+    "arun_stream",
     "run",
     "run_many",
+    "run_stream",
 ]
 
 _HOMES = {  # loaded when first used: they bring dspy along
@@ -55,8 +58,10 @@ _HOMES = {  # loaded when first used: they bring dspy along
     "OpenAIChat": "models.openai_chat",
     "arun": "drivers.run",
     "arun_many": "drivers.run",
+    "arun_stream": "drivers.stream",
     "run": "drivers.run",
     "run_many": "drivers.run",
+    "run_stream": "drivers.stream",
 }
 
 

@@ -1,48 +1,24 @@
-"""Run one loop, or thousands together, in threads or in an event loop.
-
-What is out when is decided by the scheduler, the same for both. Around it, the sync driver makes calls in threads, each
-with a copy of the caller's context, and waits on a queue; the async driver makes tasks and awaits a queue.
-"""
+"""Run one loop, or a list of them together, in threads or in an event loop."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import queue
-import time
-from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from contextlib import aclosing, closing
-from functools import partial
-from typing import Any, Literal, TypeAlias, TypeVar, overload
+from typing import Any, Literal, overload
 
 from tpo_core.config import TPOConfig
-from tpo_core.drivers.outcomes import Done, Raised
-from tpo_core.drivers.scheduler import Run, Scheduler
-from tpo_core.drivers.serving import Models, Observer, Ticket, serve
+from tpo_core.drivers.driving import adrive, drive
+from tpo_core.drivers.scheduler import Run
+from tpo_core.drivers.serving import Observer
+from tpo_core.drivers.stream import Stream, models
 from tpo_core.errors import InvalidInputError, carry
-from tpo_core.loop.ledger import Ledger
 from tpo_core.models.policy import ChatModel, Policy
-from tpo_core.models.resolving import as_policy
-from tpo_core.rewards import as_reward
-from tpo_core.threads import AT_ONCE, Threads
+from tpo_core.prompts.rendering import show_query
+from tpo_core.threads import AT_ONCE
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Prompt
 
 __all__ = ["arun", "arun_many", "run", "run_many"]
-
-logger = logging.getLogger(__name__)
-
-GRACE = 0.1
-"""Seconds a run waits at its end for what it has cancelled: nobody's clean-up is cut short, and nobody's delays it."""
-
-_lingering: set[asyncio.Task[None]] = set()
-"""Cancelled tasks that took longer: an event loop itself holds its tasks weakly."""
-
-T = TypeVar("T")
-_Back: TypeAlias = "queue.SimpleQueue[tuple[Ticket[Any], Future[Done[Any] | Raised]]]"
-_Arrival: TypeAlias = "tuple[Ticket[Any], Done[Any] | Raised] | None"
-"""A ticket whose call has ended; None where time is up."""
 
 
 def run(
@@ -170,7 +146,7 @@ def run_many(
             same order: finished, or cut off with stop reason ``cancelled``; likewise those of an interrupt or
             cancellation.
     """
-    batch = _Many(
+    many = _Many(
         queries,
         policy,
         reward,
@@ -180,10 +156,10 @@ def run_many(
         on_progress,
         AT_ONCE if max_concurrency is None else max_concurrency,
     )
-    with batch, closing(_drive(batch.scheduler)) as ended:
+    with many, closing(drive(many.scheduler)) as ended:
         for run in ended:
-            batch.enter(run, return_exceptions)
-    return batch.results
+            many.enter(run, return_exceptions)
+    return many.results
 
 
 @overload
@@ -225,16 +201,16 @@ async def arun_many(
     return_exceptions: bool = False,
 ) -> list[Any]:
     """Run one loop per query together without blocking the event loop; see ``run_many``."""
-    batch = _Many(queries, policy, reward, config, inputs, gold, on_progress, max_concurrency)
-    with batch:
-        async with aclosing(_adrive(batch.scheduler)) as ended:
+    many = _Many(queries, policy, reward, config, inputs, gold, on_progress, max_concurrency)
+    with many:
+        async with aclosing(adrive(many.scheduler)) as ended:
             async for run in ended:
-                batch.enter(run, return_exceptions)
-    return batch.results
+                many.enter(run, return_exceptions)
+    return many.results
 
 
-class _Many:
-    """What came of queries that run together; an error that ends them early carries it.
+class _Many(Stream):
+    """A stream of queries that are all there from the start, so that each has its place in what it returns or raises.
 
     Every argument is checked here, before a model is called.
     """
@@ -254,21 +230,19 @@ class _Many:
             raise InvalidInputError(f"queries must be a list of prompts, not {type(queries).__name__}")
         if inputs is not None and len(inputs) != len(queries):
             raise InvalidInputError(f"inputs and queries differ in length: {len(inputs)} and {len(queries)}")
-        if limit is not None and limit < 1:
-            raise InvalidInputError(f"max_concurrency must be at least 1, not {limit}")
-        config = TPOConfig() if config is None else config
-        if not isinstance(config, TPOConfig):
-            raise InvalidInputError(f"config must be a TPOConfig, not {type(config).__name__}")
-        models = Models(as_policy(policy), as_reward(reward), None if gold is None else as_reward(gold), on_progress)
         given = [None] * len(queries) if inputs is None else inputs
-        ledgers = [Ledger(query, own, config, time.monotonic) for query, own in zip(queries, given, strict=True)]
-        self._runs = [Run(each, serve(each, models, place), place) for place, each in enumerate(ledgers)]
-        self.scheduler = Scheduler(self._runs, limit)
+        super().__init__(zip(queries, given, strict=True), models(policy, reward, gold, on_progress), config, limit)
+        for query in queries:
+            show_query(query)
         self.results: list[Any] = [None] * len(queries)
+        self._queries = queries
+        self._gained: dict[int, Trajectory] = {}
 
     def enter(self, run: Run, return_exceptions: bool) -> None:
         """Enter a run that has ended, and raise its error unless errors are results."""
+        self.end(run)
         self.results[run.place] = run.result
+        self._gained[run.place] = run.gained
         if isinstance(run.result, Exception) and not return_exceptions:
             raise run.result
 
@@ -277,126 +251,8 @@ class _Many:
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if error is None:
-            _warn_of_weakness([t.diagnosis for t in self.results if isinstance(t, Trajectory)])
+            self.warn_of_weakness()
             return
-        self.scheduler.close()
-        carry(error, tuple(run.gained for run in self._runs))
-
-
-def _warn_of_weakness(diagnoses: Sequence[str | None]) -> None:
-    weak = [diagnosis for diagnosis in diagnoses if diagnosis]
-    if len(weak) > len(diagnoses) / 2:
-        which = "" if len(diagnoses) == 1 else f"{len(weak)} of {len(diagnoses)} queries: "
-        logger.warning("%s%s", which, weak[0])
-
-
-def _drive(scheduler: Scheduler) -> Generator[Run, None, None]:
-    """Make the calls in threads, and yield the runs as they end."""
-    back: _Back = queue.SimpleQueue()
-    threads = Threads("tpo")
-    try:
-        while True:
-            tickets = list(scheduler.take())
-            yield from scheduler.ended()
-            if scheduler.finished:
-                return
-            if len(tickets) == scheduler.out == 1 and scheduler.alarm() is None:
-                scheduler.give(tickets[0], _outcome(tickets[0]))  # nothing to overlap: stay in the caller's thread
-                continue
-            for ticket in tickets:
-                threads.submit(_outcome, ticket).add_done_callback(partial(_report, back, ticket))
-            if scheduler.out:
-                for ticket, future in _arrived(back, scheduler.alarm()):
-                    scheduler.give(ticket, future.result())  # an interrupt in a thread is an interrupt of the run
-                scheduler.expire()
-    finally:
-        threads.close()
-
-
-async def _adrive(scheduler: Scheduler) -> AsyncGenerator[Run, None]:
-    """Make the calls in tasks, and yield the runs as they end."""
-    back: asyncio.Queue[_Arrival] = asyncio.Queue()
-    tasks: dict[Ticket[Any], asyncio.Task[None]] = {}
-    try:
-        while True:
-            for ticket in scheduler.take():
-                tasks[ticket] = asyncio.create_task(_areport(ticket, back))
-                tasks[ticket].add_done_callback(partial(tasks.pop, ticket))
-            for run in scheduler.ended():
-                yield run
-            if scheduler.finished:
-                return
-            if scheduler.out:
-                for ticket, outcome in await _aarrived(back, scheduler.alarm()):
-                    scheduler.give(ticket, outcome)
-                _cancel(tasks[ticket] for ticket in scheduler.expire() if ticket in tasks)
-    finally:
-        await _end(set(tasks.values()))
-
-
-def _outcome(ticket: Ticket[T]) -> Done[T] | Raised:
-    """Make a ticket's call."""
-    try:
-        return Done(ticket.call())
-    except Exception as error:  # noqa: BLE001 - the run that asked decides what it costs
-        return Raised(error)
-
-
-async def _areport(ticket: Ticket[Any], back: asyncio.Queue[_Arrival]) -> None:
-    """Make a ticket's call in this event loop, and report its outcome."""
-    outcome: Done[Any] | Raised = Raised(ConnectionAbortedError("the request was cancelled"))
-    try:
-        outcome = Done(await ticket.acall())
-    except Exception as error:  # noqa: BLE001 - the run that asked decides what it costs
-        outcome = Raised(error)
-    finally:
-        back.put_nowait((ticket, outcome))
-
-
-def _report(back: _Back, ticket: Ticket[Any], future: Future[Done[Any] | Raised]) -> None:
-    back.put((ticket, future))
-
-
-def _arrived(back: _Back, seconds: float | None) -> list[tuple[Ticket[Any], Future[Done[Any] | Raised]]]:
-    """Wait until a call ends, at most these seconds; return all that have ended."""
-    try:
-        first = back.get(timeout=seconds)
-    except queue.Empty:
-        return []
-    return [first, *(back.get() for _ in range(back.qsize()))]
-
-
-async def _aarrived(
-    back: asyncio.Queue[_Arrival], seconds: float | None
-) -> list[tuple[Ticket[Any], Done[Any] | Raised]]:
-    """Wait until a call ends, at most these seconds; return all that have ended.
-
-    A timer wakes the queue up. Were the wait for it cancelled instead, as by ``asyncio.wait_for``, a cancellation of
-    the run that comes at the same moment would be lost before Python 3.12.
-    """
-    timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, back.put_nowait, None)
-    try:
-        arrived = [await back.get()]
-    finally:
-        if timer is not None:
-            timer.cancel()
-    arrived += [back.get_nowait() for _ in range(back.qsize())]
-    return [arrival for arrival in arrived if arrival is not None]
-
-
-def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-
-
-async def _end(tasks: set[asyncio.Task[None]]) -> None:
-    """Cancel tasks and wait a moment for them; one that needs longer, or will not end, goes on by itself."""
-    _cancel(tasks)
-    try:
-        if tasks:
-            await asyncio.wait(tasks, timeout=GRACE)
-    finally:
-        for task in tasks:
-            if not task.done():
-                _lingering.add(task)
-                task.add_done_callback(_lingering.discard)
+        gained = self._gained | self.cut_off()
+        cancelled = ((place, Trajectory(query, stop_reason="cancelled")) for place, query in enumerate(self._queries))
+        carry(error, tuple(gained.get(place, unstarted) for place, unstarted in cancelled))

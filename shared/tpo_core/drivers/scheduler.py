@@ -30,7 +30,7 @@ from tpo_core.errors import TPOError
 from tpo_core.loop.ledger import Ledger
 from tpo_core.trajectory import Trajectory
 
-__all__ = ["Run", "Scheduler"]
+__all__ = ["Refused", "Run", "Scheduler"]
 
 
 class Run:
@@ -84,6 +84,27 @@ class Run:
         self._served.close()
 
 
+class Refused(Run):
+    """A query that cannot be run: it has ended where it would start.
+
+    Args:
+        error: Says why.
+        place: As of a ``Run``.
+    """
+
+    def __init__(self, error: Exception, place: int) -> None:
+        """Note why."""
+        self.result, self.place = error, place
+        self._gained = Trajectory("", stop_reason="error")
+
+    def advance(self) -> bool:
+        """Be at the end."""
+        return False
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 @dataclass(eq=False)
 class _Merged(Scoring):
     """One scoring made of several."""
@@ -95,7 +116,7 @@ class Scheduler:
     """Keeps runs going.
 
     Args:
-        runs: Taken one by one, as there is room.
+        runs: Taken one by one, as there is room; None where the next is not there yet.
         limit: Most tickets out at once; None for no limit.
         window: Most runs on their way at once; None for no limit.
         clock: Seconds, monotonic.
@@ -103,7 +124,7 @@ class Scheduler:
 
     def __init__(
         self,
-        runs: Iterable[Run],
+        runs: Iterable[Run | None],
         limit: int | None = None,
         window: int | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -121,7 +142,12 @@ class Scheduler:
         self._on_their_way: set[Run] = set()
         self._ended: deque[Run] = deque()
         self._numbers = itertools.count()  # so that no two alarms compare by what follows
-        self._more = True
+        self._more, self._waits = True, False
+
+    @property
+    def waits(self) -> bool:
+        """Return whether a run could start, and was not there when ``take`` asked."""
+        return self._waits
 
     @property
     def finished(self) -> bool:
@@ -140,6 +166,7 @@ class Scheduler:
 
     def take(self) -> Iterator[Ticket[Any]]:
         """Hand out the tickets whose calls may be made now, starting runs as there is room."""
+        self._waits = False
         while self._limit is None or len(self._out) < self._limit:
             if (ticket := self._next()) is not None:
                 self._out.add(ticket)
@@ -182,19 +209,26 @@ class Scheduler:
                 dropped += [late for ticket in list(run.missing) if (late := self._give_up(ticket)) is not None]
         return dropped
 
-    def close(self) -> None:
-        """Stop every run on its way."""
+    def close(self) -> list[Run]:
+        """Stop every run on its way; return those, and those that have ended and were not handed out."""
+        stopped = [*self._on_their_way, *self._ended]
         for run in self._on_their_way:
             run.close()
         self._on_their_way.clear()
+        self._ended.clear()
         self._more = False
+        return stopped
 
     def _start(self) -> bool:
         if not self._more or (self._window is not None and len(self._on_their_way) >= self._window):
             return False
-        run = next(self._unstarted, None)
-        if run is None:
+        try:
+            run = next(self._unstarted)
+        except StopIteration:
             self._more = False
+            return False
+        if run is None:
+            self._waits = True
             return False
         self._on_their_way.add(run)
         self._advance(run)

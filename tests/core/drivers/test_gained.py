@@ -108,7 +108,7 @@ async def test_a_cancellation_of_many_queries_carries_the_trajectory_of_each() -
 async def test_a_cancellation_while_the_run_ends_carries_the_trajectory_of_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tpo_core.drivers.run.GRACE", 60.0)  # however long this machine takes to get there
+    monkeypatch.setattr("tpo_core.drivers.driving.GRACE", 60.0)  # however long this machine takes to get there
     ending, over, caught = asyncio.Event(), asyncio.Event(), []
 
     class Deaf(ScriptedPolicy):
