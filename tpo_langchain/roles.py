@@ -116,10 +116,9 @@ class Parts:
     def messages(self, request: Generate) -> list[BaseMessage]:
         """Return the prompt of a loss, gradient or update as chat messages."""
         assert request.signature is not None
-        signature, tuned = request.signature, self.prompts.get(request.task)
-        if tuned is not None:
-            signature = signature.with_instructions(tuned.instructions)
-        turns = render(signature, request.inputs, () if tuned is None else tuned.demos)
+        tuned = self.prompts.get(request.task)
+        told = ((), None) if tuned is None else (tuned.demos, tuned.instructions)
+        turns = render(request.signature, request.inputs, *told)
         return [_TURNS[turn["role"]](turn["content"]) for turn in turns]
 
     def text(self, value: Any, message: AIMessage | None) -> str:

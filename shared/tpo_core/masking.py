@@ -113,7 +113,7 @@ def masked(error: Exception) -> Exception:
 @contextmanager
 def hidden_errors(**settings: Any) -> Iterator[None]:
     """Mask what is raised inside; what is secret among the settings is known while it lasts."""
-    secrets = Secrets(**settings)  # noqa: F841 - kept
+    secrets = Secrets(**settings) if settings else None  # noqa: F841 - kept
     try:
         yield
     except Exception as error:

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    pass
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias
-
-if TYPE_CHECKING:
-    pass
+from typing import Any, Literal, TypeAlias
 
 __all__ = [
     "Candidate",
@@ -56,6 +48,11 @@ class Usage:
         """Return prompt and completion tokens together."""
         return self.prompt_tokens + self.completion_tokens
 
+    @classmethod
+    def total(cls, usages: Iterable[Usage]) -> Usage:
+        """Return the sum of several; most of one request's are empty, and those cost nothing."""
+        return sum((usage for usage in usages if usage != _NOTHING), _NOTHING)
+
     def __add__(self, other: Usage) -> Usage:
         """Sum field by field."""
         return Usage(
@@ -66,6 +63,9 @@ class Usage:
             self.cached_tokens + other.cached_tokens,
             self.estimated or other.estimated,
         )
+
+
+_NOTHING = Usage()
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Completion:
     finish_reason: str | None = None
     """The provider's word: ``stop``, ``length``, ``tool_calls``, ...; None where the host does not tell."""
 
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = _NOTHING
     """What the request that made it cost; when one request made several, the first carries it all. Where a driver
     answers, the first completion counts all samples asked, those of failed calls included."""
 
@@ -221,7 +221,7 @@ class Reward(float):
         self.heads = dict(heads or {})
         self.failure = failure
         self.truncated = truncated
-        self.usage = usage or Usage()
+        self.usage = usage or _NOTHING
         return self
 
     def __getnewargs_ex__(self) -> tuple[tuple[float], dict[str, Any]]:

@@ -79,8 +79,8 @@ class Calls:
         found = [
             self._done.get(s) or (_lost(self._failed[s]) if s in self._failed else shared) for s in self._request.seeds
         ]
-        extra = [Usage(self._asked, self._uncounted), *[Usage()] * len(found)]
-        return [replace(c, usage=replace(c.usage, calls=0) + more) for c, more in zip(found, extra, strict=False)]
+        first, *others = [replace(c, usage=replace(c.usage, calls=0)) if c.usage.calls else c for c in found]
+        return [replace(first, usage=first.usage + Usage(self._asked, self._uncounted)), *others]
 
     # -- what is due --------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import nan
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -140,6 +141,11 @@ class Models:
     """Scores the candidates once more at the end, for the record."""
     observer: Observer | None = None
 
+    @cached_property
+    def memory(self) -> Remembering | None:
+        """Return the policy where it remembers whole requests."""
+        return self.policy if isinstance(self.policy, Remembering) else None
+
 
 def serve(ledger: Ledger, models: Models, place: int = 0) -> Served[Trajectory]:
     """Run the loop of one query.
@@ -175,9 +181,9 @@ class _LoopSees(Exception):
 
 def _answer(effect: Effect, models: Models, place: int) -> Served[Any]:
     if isinstance(effect, Generate):
-        return (yield from _complete(models.policy, effect))
+        return (yield from _complete(models, effect))
     if isinstance(effect, Gather):
-        return (yield from _together([_complete(models.policy, request) for request in effect.effects]))
+        return (yield from _together([_complete(models, request) for request in effect.effects]))
     if isinstance(effect, Score):
         return (yield from _score(effect, models))
     if models.observer is not None:
@@ -188,9 +194,9 @@ def _answer(effect: Effect, models: Models, place: int) -> Served[Any]:
     return None
 
 
-def _complete(policy: Policy, request: Generate) -> Served[list[Completion]]:
+def _complete(models: Models, request: Generate) -> Served[list[Completion]]:
     """Answer one ``Generate`` by the calls that are due for it, unless the policy remembers how it ended."""
-    memory = policy if isinstance(policy, Remembering) else None
+    policy, memory = models.policy, models.memory
     if memory is not None and (known := memory.recall(request)) is not None:
         return known
     calls = Calls(request, policy.takes_n)

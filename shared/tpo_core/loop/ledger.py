@@ -150,8 +150,8 @@ class Ledger:
             cause: The exception behind rewards that are not finite, if there is one.
         """
         before, odd = self.best, {}
+        self.reward_usage += replace(Usage.total(reward.usage for reward in rewards), calls=len(rewards))
         for pair, reward in zip(pairs, rewards, strict=True):
-            self.reward_usage += replace(reward.usage, calls=1)
             if math.isfinite(reward):
                 self._rewards[self._key(pair)] = reward
             else:

@@ -100,7 +100,7 @@ def ask(ledger: Ledger, *requests: Generate) -> Generator[Effect, Any, list[Sequ
         answers = [[lost] * request.n for request in requests]
     for request, completions in zip(requests, answers, strict=True):
         ledger.clocked(request.task, since)
-        ledger.spend(sum((c.usage for c in completions), Usage()), request.n)
+        ledger.spend(Usage.total(c.usage for c in completions), request.n)
     return answers
 
 

@@ -16,8 +16,8 @@ from tpo_core.values import Usage
 __all__ = ["Written", "least_tokens", "of_all_choices"]
 
 _WORD_OR_MARKS = re.compile(
-    r"""(?P<word>[^\W_](?:[^\W_]|[^\x00-\x7f\s]|'(?=[^\W_]))*)"""  # with what is not ASCII: accents, vowel signs
-    r"""|[!-/:-@\[-`{-~]+(?P<end>\s|\Z)?"""
+    r"""[^\W_]+(?:(?:[^\x00-\x7f\s]|'(?=[^\W_]))[^\W_]*)*"""  # a word, with what is not ASCII: accents, vowel signs
+    r"""|(?<![!-/:-@\[-`{-~])[!-/:-@\[-`{-~]+(?=\s|\Z)"""  # marks, all of them, with no word after them
 )
 _DENSE = re.compile(r"[\u2e80-\ud7ff\uf900-\ufaff\uff66-\uff9f]")  # Chinese, Japanese, Korean
 _DENSE_PER_TOKEN = 4  # more than a token has on average
@@ -68,8 +68,7 @@ def least_tokens(text: str) -> int:
     tokens, so that none spans two of these. Chinese, Japanese and Korean are written without spaces: there a token has
     two or three characters.
     """
-    found = sum(1 for m in _WORD_OR_MARKS.finditer(text) if m["word"] is not None or m["end"] is not None)
-    return max(found, len(_DENSE.findall(text)) // _DENSE_PER_TOKEN, 1 if text else 0)
+    return max(len(_WORD_OR_MARKS.findall(text)), len(_DENSE.findall(text)) // _DENSE_PER_TOKEN, 1 if text else 0)
 
 
 def _estimate(text: str, rate: float) -> int:

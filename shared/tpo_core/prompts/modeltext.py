@@ -34,6 +34,8 @@ def after_reasoning(text: str) -> str | None:
         >>> after_reasoning("End it with </think> and go on.")
         'End it with </think> and go on.'
     """
+    if "think" not in text:
+        return text
     at = 0
     while tag := next((t for t in _REASONING if text.startswith(t, _visible(text, at))), None):
         end = text.find(_REASONING[tag], at)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tpo_core.prompts.modeltext import after_reasoning, trim, without_reasoning
-from tpo_core.prompts.sections import ask, output_of, unecho
+from tpo_core.prompts.sections import form_of, unecho
 from tpo_core.values import Failure
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ def read(signature: type[dspy.Signature], completion: str, inputs: Mapping[str, 
         completion: What the model wrote.
         inputs: What its prompt showed, to drop what is repeated of it; see ``unecho``.
     """
-    output, whole = output_of(signature), without_reasoning(completion)
-    marked = _in_tags(_under_heading(whole, output), output)
+    form, whole = form_of(signature), without_reasoning(completion)
+    marked = _in_tags(_under_heading(whole, form.output), form.output)
     text = trim(whole if marked is whole else without_reasoning(marked))
-    return unecho(text, inputs, ask(signature)) if inputs else text
+    return unecho(text, inputs, form.ask) if inputs else text
 
 
 def refuse(text: str, finish_reason: str | None = None) -> Failure | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from tpo_core.errors import InvalidInputError
-from tpo_core.prompts.sections import ask, output_of, section
+from tpo_core.prompts.sections import Form, form_of, section
 from tpo_core.values import Message, Prompt
 
 if TYPE_CHECKING:
@@ -38,11 +39,15 @@ def fence(text: str, name: str = "response") -> str:
         </response-2>
     """
     # what a model may read as such a tag; numbers stay text, since one may be of any length
-    found = re.finditer(rf"{re.escape(name)}(?:-(\d+))?\s*>", text, re.IGNORECASE)
-    taken = {match[1] or "1" for match in found}
+    taken = {match[1] or "1" for match in _tags(name).finditer(text)} if ">" in text else ()
     number = next(n for n in count(1) if str(n) not in taken)
     tag = name if number == 1 else f"{name}-{number}"
     return f"<{tag}>\n{text}\n</{tag}>"
+
+
+@lru_cache
+def _tags(name: str) -> re.Pattern[str]:
+    return re.compile(rf"{re.escape(name)}(?:-(\d+))?\s*>", re.IGNORECASE)
 
 
 def shorten(text: str, limit: int | None) -> str:
@@ -88,7 +93,10 @@ def render_fields(fields: Mapping[str, Any]) -> str:
 
 
 def render(
-    signature: type[dspy.Signature], inputs: Mapping[str, Any], demos: Sequence[Mapping[str, Any]] = ()
+    signature: type[dspy.Signature],
+    inputs: Mapping[str, Any],
+    demos: Sequence[Mapping[str, Any]] = (),
+    instructions: str | None = None,
 ) -> list[Message]:
     """Write a signature as chat messages: instructions as the system turn, inputs as the user turn.
 
@@ -96,27 +104,28 @@ def render(
         signature: One output field, of type str.
         inputs: Its input fields, as text.
         demos: Worked examples (inputs and output), each shown as a user turn and an assistant turn.
+        instructions: Instead of the signature's own.
 
     Raises:
         InvalidInputError: An input field is missing, or the signature has several output fields.
     """
-    output = output_of(signature)
-    missing = [name for name in signature.input_fields if name not in inputs]
+    form = form_of(signature)
+    missing = [name for name in form.inputs if name not in inputs]
     if missing:
         raise InvalidInputError(f"inputs lacks {', '.join(missing)}, which {signature.__name__} takes")
-    messages: list[Message] = [{"role": "system", "content": signature.instructions}]
+    messages: list[Message] = [{"role": "system", "content": instructions or form.instructions}]
     for demo in demos:
-        if output in demo:
+        if form.output in demo:
             messages += [
-                {"role": "user", "content": _turn(signature, demo)},
-                {"role": "assistant", "content": str(demo[output])},
+                {"role": "user", "content": _turn(form, demo)},
+                {"role": "assistant", "content": str(demo[form.output])},
             ]
-    return [*messages, {"role": "user", "content": _turn(signature, inputs)}]
+    return [*messages, {"role": "user", "content": _turn(form, inputs)}]
 
 
-def _turn(signature: type[dspy.Signature], inputs: Mapping[str, Any]) -> str:
-    parts = [section(name, inputs[name]) for name in signature.input_fields if name in inputs]
-    return "\n\n".join([*parts, ask(signature)])
+def _turn(form: Form, inputs: Mapping[str, Any]) -> str:
+    parts = [section(name, inputs[name]) for name in form.inputs if name in inputs]
+    return "\n\n".join([*parts, form.ask])
 
 
 def _role(message: Message) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from tpo_core.errors import InvalidInputError
 from tpo_core.prompts.modeltext import trim
@@ -17,7 +19,7 @@ from tpo_core.prompts.modeltext import trim
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["ask", "output_of", "section", "unecho"]
+__all__ = ["Form", "form_of", "section", "unecho"]
 
 _FENCE = re.compile(r"<([\w-]+)>\n")
 _TOKEN = re.compile(r"</?[\w-]+>|[^\s<]+|<")  # tags apart from what they touch
@@ -36,22 +38,40 @@ def section(name: str, value: Any) -> str:
     return f"# {_words(name).capitalize()}\n{value}"
 
 
-def ask(signature: type[dspy.Signature]) -> str:
-    """Write the last line of a prompt: what is to be written."""
-    output = output_of(signature)
-    return f"Write the {_words(output)}: {signature.output_fields[output].json_schema_extra['desc']}."
+@dataclass(frozen=True)
+class Form:
+    """What prompts need to know of a signature."""
+
+    instructions: str
+    inputs: tuple[str, ...]
+    """The names of its input fields."""
+    output: str
+    """The name of its output field."""
+    ask: str
+    """The last line of a prompt: what is to be written."""
 
 
-def output_of(signature: type[dspy.Signature]) -> str:
-    """Return the name of a signature's output field.
+_known: WeakKeyDictionary[type, Form] = WeakKeyDictionary()
+
+
+def form_of(signature: type[dspy.Signature]) -> Form:
+    """Return a signature's form, read once: DSPy goes through all fields for each name that it is asked for.
 
     Raises:
-        InvalidInputError: It has several.
+        InvalidInputError: It has several output fields.
     """
-    names = list(signature.output_fields)
-    if len(names) != 1:
-        raise InvalidInputError(f"signature {signature.__name__} has {len(names)} output fields; one is needed here")
-    return str(names[0])
+    if (form := _known.get(signature)) is None:
+        form = _known[signature] = _form(signature)
+    return form
+
+
+def _form(signature: type[dspy.Signature]) -> Form:
+    outputs = signature.output_fields
+    if len(outputs) != 1:
+        raise InvalidInputError(f"signature {signature.__name__} has {len(outputs)} output fields; one is needed here")
+    [(output, field)] = outputs.items()
+    asked = f"Write the {_words(output)}: {field.json_schema_extra['desc']}."
+    return Form(signature.instructions, tuple(signature.input_fields), output, asked)
 
 
 def unecho(text: str, inputs: Mapping[str, Any], asked: str = "") -> str:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tpo_core.prompts.reading import read
 from tpo_core.prompts.rendering import fence, render
-from tpo_core.prompts.sections import ask, section, unecho
+from tpo_core.prompts.sections import form_of, section, unecho
 from tpo_core.prompts.signatures import Update
 
 SHOWN = {
@@ -57,7 +57,7 @@ def test_what_a_weak_policy_repeats_of_its_prompt_is_dropped(completion: str, te
         "<query> is the tag.",
         "An XML answer:\n<response>x</response>",
         "# Improved response\nServe warm.",
-        ask(Update),
+        form_of(Update).ask,
     ],
 )
 def test_an_answer_that_only_resembles_the_prompt_is_kept(text: str) -> None:
@@ -77,7 +77,7 @@ OWN = {"own", "words", "of", "an", "answer:", "#", "**", "<b>"} - {"#"}
 
 @given(st.lists(PARTS, max_size=12).map(" ".join))
 def test_an_answer_loses_no_word_that_is_not_the_prompt_s(text: str) -> None:
-    kept = unecho(text, SHOWN, ask(Update))
+    kept = unecho(text, SHOWN, form_of(Update).ask)
     assert [w for w in kept.split() if w in OWN] == [w for w in text.split() if w in OWN]
     assert kept.strip() in text
 
