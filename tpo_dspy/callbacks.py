@@ -176,6 +176,19 @@ class ScoreInRound(RewardModel):
 
         return await self._rounds.arun(None, score)
 
+    def check(self) -> None:
+        """Check the reward model behind this."""
+        self._reward.check()
+
+    async def acheck(self) -> None:
+        """Check the reward model behind this, without blocking."""
+        await self._reward.acheck()
+
+    @property
+    def origin(self) -> RewardModel:
+        """Return the reward model behind this."""
+        return self._reward.origin
+
     def _module(self) -> Score:
         return Score(self._reward.score_pairs, self._reward.ascore_pairs)
 

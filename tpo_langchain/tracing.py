@@ -144,6 +144,19 @@ class TracedReward(RewardModel):
         """Wrap a reward for the length of one run; ``config`` makes a child run's config."""
         self.reward, self.name, self._config = reward, reward.name, config
 
+    def check(self) -> None:
+        """Check the reward model behind this."""
+        self.reward.check()
+
+    async def acheck(self) -> None:
+        """Check the reward model behind this, without blocking."""
+        await self.reward.acheck()
+
+    @property
+    def origin(self) -> RewardModel:
+        """Return the reward model behind this."""
+        return self.reward.origin
+
     def score_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
         """Score; the checks are the wrapped model's."""
         return self.reward.score_pairs(pairs)

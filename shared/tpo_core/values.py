@@ -77,6 +77,8 @@ class Failure:
     message: str = ""
     exception: BaseException | None = field(default=None, compare=False, repr=False, metadata={"written": False})
     """The exception behind it; not part of the JSON."""
+    lasting: bool = field(default=False, compare=False, repr=False, metadata={"written": False})
+    """Whether asking again is in vain: a key is missing or refused, or there is no such model; not part of the JSON."""
 
 
 @dataclass(frozen=True)

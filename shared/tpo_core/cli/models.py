@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tpo_core.errors import InvalidInputError, ModelError
-from tpo_core.masking import hidden_errors, public
+from tpo_core.masking import public
 from tpo_core.models.policy import ChatModel
 
 __all__ = ["QUESTION", "find_model", "find_reward", "is_embedded"]
@@ -82,8 +82,10 @@ def find_reward(reward: str, judge: Callable[[], ChatModel], named: Callable[[st
 
 
 def _on_server(model: str | None, base: str) -> ChatModel:
+    from tpo_core.models.openai_chat import served_models
+
     key = os.environ.get("TPO_API_KEY") or os.environ.get("OPENAI_API_KEY")
-    served = _models(base, key)
+    served = served_models(base, key)
     if model is None and not served:
         raise ModelError(f"the server at {public(base)} does not say which models it has; name one with --model")
     name = model or served[0]
@@ -100,25 +102,6 @@ def _of_provider(model: str) -> ChatModel:
     from tpo_core.models.litellm_chat import LiteLLMChat
 
     return LiteLLMChat(model)
-
-
-def _models(base: str, key: str | None) -> list[str]:
-    """Return the names of a server's models, none where it does not tell; find out early whether it is there."""
-    import httpx
-
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    with hidden_errors(api_base=base, api_key=key):
-        try:
-            answer = httpx.get(f"{base}/models", headers=headers, timeout=10)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ModelError(
-                f"no server answers at {public(base)} ({error}); start it, or correct --api-base (it usually ends in "
-                "/v1)"
-            ) from error
-    try:
-        return [str(entry["id"]) for entry in answer.json()["data"]]
-    except (ValueError, KeyError, TypeError):
-        return []
 
 
 def _imported(home: str, name: str) -> Any:

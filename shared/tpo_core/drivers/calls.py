@@ -6,6 +6,7 @@ Nothing is called here: a driver makes the calls that are due, and hands back wh
   asks for more than the samples (advice, say) reports so many calls.
 - That a model does not take ``n`` is learnt from a refusal, or from one completion for many; never from a failure that
   may pass, nor from an answer that is only short.
+- After a refused key, or for a model that is not there, nothing more is asked.
 - After a call for n that failed otherwise one single call goes ahead, and two more if it fails, too; where all of them
   fail the rest shares their failure instead of repeating it.
 - A single call that failed for a reason that may pass is made once more, if any other of the request succeeded.
@@ -20,7 +21,7 @@ from typing import TypeAlias
 
 from tpo_core.drivers.outcomes import Done, Late, Raised
 from tpo_core.loop.effects import Generate, Task
-from tpo_core.models.refusals import lasts, may_pass, may_refuse_n, refuses_n
+from tpo_core.models.refusals import lasts, may_pass, may_refuse_n, one_line, refuses_n, serves_nobody
 from tpo_core.values import Completion, Failure, Usage
 
 __all__ = ["Calls", "Seeds"]
@@ -101,7 +102,8 @@ class Calls:
     def _ahead(self) -> list[int]:
         """Return the calls that go ahead while nobody knows whether the model answers at all."""
         tried = len(self._failed)
-        if tried >= AHEAD or any(lasts(error) for error in self._failed.values()):
+        dead = self._of_n is not None and serves_nobody(self._of_n)
+        if dead or tried >= AHEAD or any(lasts(error) for error in self._failed.values()):
             return []
         return self._open[: AHEAD - 1 if tried else 1]
 
@@ -148,4 +150,4 @@ class Calls:
 def _lost(error: Exception) -> Completion:
     if isinstance(error, Late):
         return Completion(failure=Failure("deadline", "not there when the deadline passed"))
-    return Completion(failure=Failure("error", f"{type(error).__name__}: {error}", error))
+    return Completion(failure=Failure("error", one_line(error), error, serves_nobody(error)))

@@ -98,6 +98,23 @@ class Scoring(Ticket[Sequence[Reward]]):
 
 
 @dataclass(eq=False)
+class Checking(Ticket[None]):
+    """Have the reward model find out whether it can score at all."""
+
+    reward: RewardModel
+
+    def call(self) -> None:
+        """Check."""
+        with hidden_errors():
+            self.reward.check()
+
+    async def acall(self) -> None:
+        """Check without blocking."""
+        with hidden_errors():
+            await self.reward.acheck()
+
+
+@dataclass(eq=False)
 class Telling(Ticket[None]):
     """Tell the observer."""
 
@@ -158,8 +175,12 @@ def serve(ledger: Ledger, models: Models, place: int = 0) -> Served[Trajectory]:
     loop = tpo_loop(ledger)
     try:
         effect = next(loop)
+        unchecked = _can_be_checked(models.reward)
         while True:
             try:
+                if unchecked and not isinstance(effect, Progress):
+                    unchecked = False
+                    yield from _check(effect, models)
                 answer = yield from _answer(effect, models, place)
             except _LoopSees as seen:
                 effect = loop.throw(seen.error)
@@ -211,6 +232,18 @@ def _complete(models: Models, request: Generate) -> Served[list[Completion]]:
     if memory is not None:
         memory.settle(request, completions)
     return completions
+
+
+def _can_be_checked(reward: RewardModel) -> bool:
+    return type(reward).check is not RewardModel.check
+
+
+def _check(effect: Effect, models: Models) -> Served[None]:
+    """Check the reward model before the first request is paid for; what is slow to tell is left to scoring."""
+    checking = Checking(models.reward)
+    yield Batch((checking,), getattr(effect, "deadline", None))
+    if isinstance(checking.ended, Raised) and not isinstance(checking.ended.error, Late):
+        raise checking.ended.error
 
 
 def _score(effect: Score, models: Models) -> Served[Sequence[Reward]]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Iterator
 from contextlib import aclosing, closing
 from typing import Any, Literal, TypeAlias, overload
+from weakref import WeakKeyDictionary
 
 from tpo_core.config import TPOConfig
 from tpo_core.drivers.driving import Awaited, adrive, drive
@@ -20,7 +21,7 @@ from tpo_core.errors import InvalidInputError, carry
 from tpo_core.loop.ledger import Ledger
 from tpo_core.models.policy import ChatModel, Policy
 from tpo_core.models.resolving import as_policy
-from tpo_core.rewards import as_reward
+from tpo_core.rewards import RewardModel, as_reward
 from tpo_core.threads import AT_ONCE
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Prompt
@@ -157,6 +158,10 @@ def arun_stream(
     return _adriven(Stream(_along(source, inputs), answering, config, limit, room), source, return_exceptions)
 
 
+_warned: WeakKeyDictionary[RewardModel, int] = WeakKeyDictionary()
+"""How often a weakness was warned of, by the reward: whoever wraps a program has one for all of its calls."""
+
+
 class Stream:
     """Queries on their way: their scheduler, and what is said and kept at the end.
 
@@ -185,6 +190,7 @@ class Stream:
         if not isinstance(config, TPOConfig):
             raise InvalidInputError(f"config must be a TPOConfig, not {type(config).__name__}")
         self.scheduler = Scheduler(_runs(queries, answering, config), limit, window)
+        self._reward = answering.reward.origin
         self._weak, self._ended, self._diagnosis = 0, 0, ""
 
     def end(self, run: Run) -> tuple[int, Any]:
@@ -195,10 +201,16 @@ class Stream:
         return run.place, run.result
 
     def warn_of_weakness(self) -> None:
-        """Say, at the end, when most queries' policy was too weak."""
+        """Warn, at the end, when most queries' policy was too weak.
+
+        That is a warning the first time, and the tenth, hundredth, ... with their number; else a debug message.
+        """
         if self._weak > self._ended / 2:
             which = "" if self._ended == 1 else f"{self._weak} of {self._ended} queries: "
-            logger.warning("%s%s", which, self._diagnosis)
+            times = _warned[self._reward] = _warned.get(self._reward, 0) + 1
+            again = "" if times == 1 else f" (said {times} times by now)"
+            level = logging.WARNING if str(times).strip("0") == "1" else logging.DEBUG
+            logger.log(level, "%s%s%s", which, self._diagnosis, again)
 
     def cut_off(self) -> dict[int, Trajectory]:
         """Stop what is on its way, and return what each query has by its place."""

@@ -73,7 +73,7 @@ def _begin(ledger: Ledger) -> Generator[Effect, Any, StopReason | None]:
             yield from _sample(ledger, min(at_once, width - asked), step=0)
             if stop := ledger.exhausted():
                 return stop if asked + at_once < width else None
-        if ledger.best is not None:
+        if ledger.best is not None or ledger.in_vain:
             break
     return None
 

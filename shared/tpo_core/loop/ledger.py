@@ -82,6 +82,11 @@ class Ledger:
             return "max_calls"
         return None
 
+    @property
+    def in_vain(self) -> bool:
+        """Return whether asking again is in vain: every sample failed so that the next would, too."""
+        return bool(self.candidates) and all(c.failure is not None and c.failure.lasting for c in self.candidates)
+
     def stalled(self, number: int) -> bool:
         """Return whether, before round ``number``, ``patience`` rounds have gone by without a better best."""
         patience = self.config.patience

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from tpo_core.errors import InvalidInputError
+from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.models.openai_format import completions_of
 from tpo_core.models.served import ServedChat
 from tpo_core.values import Completion
@@ -42,6 +43,23 @@ class LiteLLMChat(ServedChat):
         super().__init__(model, api_base=api_base, api_key=api_key, **settings)
         if api_base is not None and compatible:
             self._settings |= _signed(api_base, settings.get("extra_headers"))
+
+    def check(self) -> None:
+        """Find out whether the provider's key is there, where that is known; nothing is asked.
+
+        Raises:
+            ModelError: It is missing.
+        """
+        if self._settings["api_key"] or self._settings["api_base"] or self._settings.get("extra_headers"):
+            return
+        missing = _litellm().validate_environment(self.name)["missing_keys"]
+        provider = str(self.name).partition("/")[0].upper()
+        if (
+            missing
+            and all(n.endswith("_API_KEY") for n in missing)
+            and not any(n.startswith(provider) for n in os.environ)
+        ):
+            raise ModelError(f"{self.name} needs a key: set {' or '.join(missing)}, or give api_key=")
 
     def _create(self, request: dict[str, Any]) -> list[Completion]:
         return completions_of(_litellm().completion(**self._given(request)))

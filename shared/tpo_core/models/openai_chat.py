@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from tpo_core.errors import ModelError
+from tpo_core.masking import hidden_errors, public
 from tpo_core.models.openai_format import completions_of
 from tpo_core.models.served import ServedChat
 from tpo_core.values import Completion, Usage
@@ -21,7 +22,7 @@ from tpo_core.values import Completion, Usage
 if TYPE_CHECKING:
     import openai
 
-__all__ = ["OpenAIChat"]
+__all__ = ["OpenAIChat", "served_models"]
 
 PREFIX = "openai/"
 
@@ -58,6 +59,20 @@ class OpenAIChat(ServedChat):
             api_key = os.environ.get("OPENAI_API_KEY") or "none"  # the client refuses to go without
         super().__init__(model, api_base=api_base, api_key=api_key, **settings)
         self._limit = "max_completion_tokens" if _is_openai(api_base) else "max_tokens"
+
+    def check(self) -> None:
+        """Find out whether there is a key, and a server of one's own is there and takes it; nothing is paid for.
+
+        Raises:
+            ModelError: It is not so.
+        """
+        place = self._place()
+        if self._settings["api_base"] and not _is_openai(self._settings["api_base"]):
+            with self._explaining():
+                served_models(place["base_url"], place["api_key"])
+
+    def _advice(self, status: int | None) -> str:
+        return "; is OPENAI_API_KEY, or api_key=, valid there?" if status == 401 else ""
 
     def _create(self, request: dict[str, Any]) -> list[Completion]:
         completions = _sync_client().with_options(**self._place()).chat.completions
@@ -114,6 +129,31 @@ def _limits() -> Any:
     import httpx
 
     return httpx.Limits(max_connections=None, max_keepalive_connections=None)  # the drivers see to how many are asked
+
+
+def served_models(api_base: str, api_key: str | None) -> list[str]:
+    """Return the names of a server's models, none where it does not tell.
+
+    Raises:
+        ModelError: No server answers there, or it refuses the key.
+    """
+    import httpx
+
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    with hidden_errors(api_base=api_base, api_key=api_key):
+        try:
+            answer = httpx.get(f"{api_base.rstrip('/')}/models", headers=headers, timeout=10)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ModelError(
+                f"no server answers at {public(api_base)} ({error}); start it, or correct its address (it usually "
+                "ends in /v1)"
+            ) from error
+    if answer.status_code in (401, 403):
+        raise ModelError(f"the server at {public(api_base)} refuses the key ({answer.status_code}): set OPENAI_API_KEY")
+    try:
+        return [str(entry["id"]) for entry in answer.json()["data"]]
+    except (ValueError, KeyError, TypeError):
+        return []
 
 
 def _counted(response: Any, retries: int) -> list[Completion]:

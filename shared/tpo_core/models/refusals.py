@@ -9,11 +9,27 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from tpo_core.errors import TPOError
+from tpo_core.errors import ModelError, TPOError
 
-__all__ = ["Fitting", "lasts", "may_pass", "may_refuse_n", "refused_setting", "refuses_n", "status_of"]
+__all__ = [
+    "Fitting",
+    "lasts",
+    "may_pass",
+    "may_refuse_n",
+    "one_line",
+    "refused_setting",
+    "refuses_n",
+    "serves_nobody",
+    "status_of",
+]
 
 _REFUSED = (400, 422, 501)
+_VARIABLE = re.compile(r"\b[A-Z][A-Z0-9_]*_API_KEY\b")
+
+_NOBODY = (401, 402, 403, 404)
+_UNCONFIGURED = ("LMNotConfiguredError",)
+"""DSPy's errors that a key or a setting is missing; their class is not imported, since DSPy may not be loaded."""
+
 _PASSING = (408, 409, 425, 429)
 """The client errors that are about the moment and not about the request."""
 
@@ -121,6 +137,31 @@ def lasts(error: BaseException) -> bool:
     """Return whether the provider said that it will not serve the request, now or later."""
     status = status_of(error)
     return status is not None and 400 <= status < 500 and status not in _PASSING
+
+
+def serves_nobody(error: BaseException) -> bool:
+    """Return whether no request at all will be served: a key is missing or refused, or there is no such model.
+
+    A provider says so with a status; before it is asked, its client does, or ``ModelError`` with no cause behind it.
+    """
+    status = status_of(error)
+    if status is not None:
+        return status in _NOBODY
+    own = isinstance(error, ModelError) and error.__cause__ is None
+    return own or any(type(cause).__name__ in _UNCONFIGURED for cause in _causes(error))
+
+
+def one_line(error: BaseException) -> str:
+    """Write an exception in one line: of a client's long advice its first, with the variable that it wants set.
+
+    Example:
+        >>> one_line(ValueError("no key\n\nTo fix:\n- Set OPENAI_API_KEY=..."))
+        'ValueError: no key; set OPENAI_API_KEY'
+    """
+    lines = str(error).strip().splitlines() or [""]
+    wanted = next((found[0] for line in lines if (found := _VARIABLE.search(line))), None)
+    hint = f"; set {wanted}" if wanted is not None and wanted not in lines[0] else ""
+    return f"{type(error).__name__}: {lines[0]}{hint}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -11,7 +11,7 @@ from typing import Any
 from tpo_core.cache_keys import made_of, unsigned
 from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.masking import Secrets, hidden_errors, public
-from tpo_core.models.refusals import Fitting
+from tpo_core.models.refusals import Fitting, status_of
 from tpo_core.values import Completion, Message
 
 __all__ = ["ServedChat"]
@@ -107,11 +107,16 @@ class ServedChat(ABC):
                     raise
                 raise explained from error
 
+    def _advice(self, status: int | None) -> str:
+        """Return what to do about a status, as the end of a message."""
+        return "; give it a key that is valid there: set api_key= or the provider's variable" if status == 401 else ""
+
     def _explained(self, error: Exception) -> Exception:
         if type(error).__name__ in _UNUSABLE or "Connection error" in str(error):
             base = self._settings["api_base"]
             where = public(base) if base else "its provider"
-            return ModelError(f"{self.name} cannot be used at {where}: {_first_line(error)}")
+            told = f"{self.name} cannot be used at {where}: {_first_line(error)}"
+            return ModelError(told + self._advice(status_of(error)))
         return error
 
 

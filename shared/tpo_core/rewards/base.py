@@ -112,6 +112,24 @@ class RewardModel(Metric, ABC):
             rewards = await self.ascore_batch(distinct) if distinct else ()
         return self._checked(rewards, distinct, places)
 
+    def check(self) -> None:
+        """Find out, before anything is paid for, whether the model can be reached and asked; drivers call this first.
+
+        A kind that can fail as a whole overrides it; by default nothing is found out.
+
+        Raises:
+            RewardError: It can not; likewise ``ModelError``.
+        """
+
+    async def acheck(self) -> None:
+        """Find out without blocking; see ``check``."""
+        await in_thread(self.check)
+
+    @property
+    def origin(self) -> RewardModel:
+        """Return the reward that a user made: itself, unless it stands for another."""
+        return self
+
     def close(self) -> None:
         """Give back what the model holds (threads, connections, memory); it may be used again."""
 

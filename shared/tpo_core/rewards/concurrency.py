@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 from tpo_core.masking import masked
+from tpo_core.models.refusals import one_line
 from tpo_core.pace import LIMIT, Pace
 from tpo_core.threads import Threads, in_thread
 from tpo_core.values import Reward
@@ -133,7 +134,7 @@ def raise_if_broken(results: Sequence[object], name: str) -> None:
         first = errors[0]
         if isinstance(first, (RewardError, InvalidInputError)):
             raise first
-        raise RewardError(f"reward {name!r} failed on all {len(errors)} calls; the first: {_said(first)}") from first
+        raise RewardError(f"reward {name!r} failed on all {len(errors)} calls; the first: {one_line(first)}") from first
 
 
 def is_control_flow(error: BaseException) -> bool:

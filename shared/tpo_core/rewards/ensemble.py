@@ -135,6 +135,11 @@ class EnsembleReward(RewardModel):
         """Score with every member at once, without blocking."""
         return self._combined(pairs, await aeach(lambda m: m.ascore_pairs(pairs), self.models, len(self.models)))
 
+    def check(self) -> None:
+        """Check every member."""
+        for model in self.models:
+            model.check()
+
     def close(self) -> None:
         """Close every member."""
         for model in self.models:

@@ -81,6 +81,10 @@ class LengthPenalty(RewardModel):
         """Score without blocking, then take the price off."""
         return self._priced(pairs, await self.reward.ascore_pairs(pairs))
 
+    def check(self) -> None:
+        """Check the reward."""
+        self.reward.check()
+
     def close(self) -> None:
         """Close the reward."""
         self.reward.close()

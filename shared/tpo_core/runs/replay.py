@@ -96,6 +96,19 @@ class ReplayReward(RewardModel):
         await asked.keep(await self.reward.ascore_pairs(asked.missing) if asked.missing else ())
         return asked.rewards
 
+    def check(self) -> None:
+        """Check the reward model behind this."""
+        self.reward.check()
+
+    async def acheck(self) -> None:
+        """Check the reward model behind this, without blocking."""
+        await self.reward.acheck()
+
+    @property
+    def origin(self) -> RewardModel:
+        """Return the reward model behind this."""
+        return self.reward.origin
+
     def close(self) -> None:
         """Close the reward model."""
         self.reward.close()

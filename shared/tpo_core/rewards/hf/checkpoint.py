@@ -7,12 +7,15 @@ Weights are read from safetensors alone, so nothing is unpickled. Code from a re
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import huggingface_hub
 import torch
 import transformers
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors import safe_open
 from torch import Tensor
 from transformers.utils import cached_file
@@ -29,6 +32,9 @@ from tpo_core.rewards.hf.quiet import without_reports
 
 __all__ = ["Loaded", "Source", "cpu_has"]
 
+_REACH = 10.0
+"""Seconds the hub may take to tell whether it has a model."""
+
 _CLASSIFIER = "AutoModelForSequenceClassification"
 
 
@@ -44,19 +50,54 @@ class Source:
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     told: bool = False
     """Whether the caller said which family it is."""
+    offline: bool = False
+    """Whether only files that are here are read."""
 
     @property
     def _where(self) -> dict[str, Any]:
-        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        here = {"local_files_only": True} if self.offline else {}
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code, **here}
 
-    @property
-    def cache_key(self) -> str | None:
-        """Return what the checkpoint is known by: a folder by its files, a repository by the commit that is here."""
+    def found(self) -> Source:
+        """Return where the model is: where the hub cannot be reached, what is here of it.
+
+        The hub is asked once. Transformers would ask it six times for each file, with waits in between.
+
+        Raises:
+            ModelError: It is neither on the hub nor here.
+        """
+        if os.path.isdir(self.name) or self.offline:
+            return self
+        try:
+            huggingface_hub.HfApi().model_info(self.name, revision=self.revision, timeout=_REACH)
+        except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+            said = str(error).strip().splitlines()[0]
+            raise ModelError(
+                f"cannot find the reward model {self.name!r}: it is no folder here and not on the Hugging Face hub "
+                f"(a private one needs HF_TOKEN): {said}"
+            ) from error
+        except Exception as error:
+            if self._commit() is None:
+                raise ModelError(
+                    f"cannot load the reward model {self.name!r}: it is not in this machine's cache, and the Hugging "
+                    f"Face hub cannot be reached ({error})"
+                ) from error
+            return replace(self, offline=True)
+        return self
+
+    def _commit(self) -> str | None:
+        """Return the commit that is in the cache, if any."""
         path = cached_file(
             self.name, "config.json", revision=self.revision, local_files_only=True,
             _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
         )  # fmt: skip
-        commit = extract_commit_hash(path, None)
+        commit: str | None = extract_commit_hash(path, None)
+        return commit
+
+    @property
+    def cache_key(self) -> str | None:
+        """Return what the checkpoint is known by: a folder by its files, a repository by the commit that is here."""
+        commit = self._commit()
         return made_of(
             "checkpoint",
             *([] if commit else [files_key(self.name)]),
@@ -103,7 +144,9 @@ class Source:
     def _written_config(self) -> Any:
         try:
             if self.family.model_type:
-                written, _ = transformers.PretrainedConfig.get_config_dict(self.name, revision=self.revision)
+                written, _ = transformers.PretrainedConfig.get_config_dict(
+                    self.name, revision=self.revision, local_files_only=self.offline
+                )
                 return transformers.AutoConfig.for_model(**{**written, "model_type": self.family.model_type})
             return transformers.AutoConfig.from_pretrained(self.name, **self._where)
         except (OSError, ValueError) as error:
@@ -201,6 +244,7 @@ class Source:
             self.name,
             name,
             revision=self.revision,
+            local_files_only=self.offline,
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )

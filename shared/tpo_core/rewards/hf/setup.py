@@ -63,7 +63,7 @@ class Setup:
         Args:
             stopped: Tells whether to give up between two forward passes.
         """
-        source, chosen = self._source, self._choices
+        source, chosen = self._source.found(), self._choices
         config = source.config()
         tokenizer = source.tokenizer()
         template = source.family.template if chosen.chat_template is None else chosen.chat_template

@@ -105,6 +105,7 @@ class JudgeReward(RewardModel):
         self._weighed: bool | None = False if logprobs == "never" or (self._graded and scale[1] > 9) else None
         self._anchors: OrderedDict[bytes, str] = OrderedDict()
         self._lock = Mutex()
+        self._reachable = False
 
     @property
     def cache_key(self) -> str | None:
@@ -145,6 +146,13 @@ class JudgeReward(RewardModel):
                 asks = flow.send(await aeach(self._asend, asks, self._workers))
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
+
+    def check(self) -> None:
+        """Find out whether the model can be asked at all, where it can tell without being paid for."""
+        check = getattr(self.chat, "check", None)
+        if check is not None and not self._reachable:
+            check()
+        self._reachable = True
 
     def _send(self, ask: Ask) -> Completion:
         return _only(self._gate.through(self.chat.chat, ask.messages, **self._options(ask)), self.name)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from tpo_core.errors import UnsupportedError
+from tpo_core.errors import RewardError, UnsupportedError
 from tpo_core.masking import public
 from tpo_core.rewards.base import RewardModel
 from tpo_core.rewards.concurrency import Portal, aeach, settle
@@ -138,6 +138,29 @@ class RemoteRewardModel(RewardModel):
             RewardError: One cannot be reached.
         """
         return self._portal.run(self._test_all())
+
+    def check(self) -> None:
+        """Reach for each replica once, until one is ready to score; see ``RewardModel.check``.
+
+        A server that answers that it is busy, or not ready yet, may be by the time it is needed.
+        """
+        self._portal.run(self._check())
+
+    async def acheck(self) -> None:
+        """Reach for the replicas without blocking."""
+        await asyncio.wrap_future(self._portal.submit(self._check()))
+
+    async def _check(self) -> None:
+        failures: list[RewardError | UnsupportedError] = []
+        for replica in self._fleet.replicas():
+            try:
+                await replica.prepared(self._prepare)
+                return
+            except (RewardError, UnsupportedError) as error:
+                if isinstance(error, TransientError) and error.status:
+                    return
+                failures.append(error)
+        raise failures[0]
 
     def close(self) -> None:
         """Close all connections once the calls of other threads have ended; the next score opens new ones."""
