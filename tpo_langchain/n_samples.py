@@ -16,7 +16,7 @@ from langchain_core.runnables.config import patch_config
 from tpo_core import Usage
 from tpo_langchain.chain import Core
 from tpo_langchain.tails import Tail
-from tpo_langchain.tracing import Meter, usage_of
+from tpo_langchain.tracing import Meter, cost_of, name_model
 
 __all__ = ["Request", "Sample", "Samples"]
 
@@ -47,7 +47,7 @@ class Request(Runnable[Any, Samples]):
         model: The model itself, set up for this request.
         n: How many messages are wanted.
         tail: What is done with each.
-        meter: Counts what several cost. It is among the callbacks of ``config``, where there is one.
+        meter: Counts what it costs where others listen, too: it is among the callbacks of the run's config.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Request(Runnable[Any, Samples]):
     def _settings(self, config: RunnableConfig | None) -> dict[str, Any]:
         asked = dict(self._core.kwargs) if self._n == 1 else {**self._core.kwargs, "n": self._n}
         if config is None:
-            return asked if self._meter is None else {**asked, "callbacks": [self._meter]}
+            return asked
         tags, metadata = config.get("tags") or [], config.get("metadata") or {}
         labels = {"tags": [*self._core.tags, *tags], "metadata": {**self._core.metadata, **metadata}}
         return {**asked, **labels, "callbacks": config.get("callbacks")}
@@ -106,11 +106,8 @@ class Request(Runnable[Any, Samples]):
     def _samples(
         self, asked: list[BaseMessage], result: LLMResult, made: Sequence[ChatGeneration], values: Sequence[Any]
     ) -> Samples:
+        usage = cost_of(result) if self._meter is None else self._meter.usage
         messages = [generation.message for generation in made]
-        if self._meter is not None:
-            usage = self._meter.usage
-        else:
-            usage = usage_of(messages[0] if messages else None, result.llm_output)
         return Samples(list(zip(messages, values, strict=True)), usage, asked if len(self._before) > 1 else None)
 
 
@@ -126,4 +123,5 @@ def _messages(given: Any) -> list[BaseMessage]:
 
 
 def _written(result: LLMResult) -> list[ChatGeneration]:
+    name_model(result)
     return [g for g in result.generations[0] if isinstance(g, ChatGeneration) and isinstance(g.message, AIMessage)]

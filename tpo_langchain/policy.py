@@ -125,7 +125,7 @@ class ChainPolicy:
         before: Sequence[Any] = self._parts.anatomy.before if sampled else ()
         if not self._heard and self._opened is not None and len(before) == 1:  # its prompt has written it already
             before, given = (), self._opened
-        meter = Meter() if several else None
+        meter = Meter() if several and self._heard else None  # before those that read the model's name
         asked = Request(before, core, model, len(seeds), self._parts.tail(request), meter)
         return Asking(asked, given, self._child(request, meter) if self._heard else None, self._gates)
 

@@ -29,8 +29,8 @@ from tpo_core.rewards import RewardModel
 from tpo_core.values import Pair, Reward
 
 __all__ = [
-    "Meter", "TracedReward", "atell", "child", "finish_reason", "heard", "record", "summary", "tell",
-    "told", "usage_of",
+    "Meter", "TracedReward", "atell", "child", "cost_of", "finish_reason", "heard", "name_model", "record",
+    "summary", "tell", "told", "usage_of",
 ]  # fmt: skip
 
 _CUT = {"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"}
@@ -80,17 +80,14 @@ class Meter(BaseCallbackHandler):
             self._given[run_id] = prompts[0] if prompts else None
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
-        """Count a model call; several generations of one request carry its whole usage each."""
-        made = response.generations[0] if response.generations else []
+        """Count a model call."""
+        made = _made(response)
         first = made[0] if made else None
         message = getattr(first, "message", None)
-        if name := (response.llm_output or {}).get("model_name"):
-            for generation in made:  # told by LangChain where there is one only; usage callbacks ask for it
-                if isinstance(m := getattr(generation, "message", None), AIMessage):
-                    m.response_metadata.setdefault("model_name", name)
+        name_model(response)
         with self._lock:
             self.seen = self._given.pop(run_id, None)
-            self.usage += of_all_choices(usage_of(message, response.llm_output), [_written(g) for g in made])
+            self.usage += cost_of(response)
             if isinstance(message, AIMessage):
                 self.last = message
             elif first is not None:
@@ -104,8 +101,28 @@ def _written(generation: Any) -> Written:
     return Written("\n".join([generation.text, *calls]), cut)
 
 
+def _made(response: LLMResult) -> Sequence[Any]:
+    return response.generations[0] if response.generations else ()
+
+
+def name_model(response: LLMResult) -> None:
+    """Write the model's name into the messages of a request, as LangChain does where there is one: usage callbacks ask
+    for it."""
+    if name := (response.llm_output or {}).get("model_name"):
+        for generation in _made(response):
+            if isinstance(message := getattr(generation, "message", None), AIMessage):
+                message.response_metadata.setdefault("model_name", name)
+
+
+def cost_of(response: LLMResult) -> Usage:
+    """Return what one request cost; several generations of it carry its whole usage each."""
+    made = _made(response)
+    usage = usage_of(getattr(made[0], "message", None) if made else None, response.llm_output)
+    return usage if len(made) == 1 else of_all_choices(usage, [_written(generation) for generation in made])
+
+
 def usage_of(message: Any, llm_output: Any = None) -> Usage:
-    """Return what one request cost, as its message or its result says; see ``of_all_choices`` where it had several."""
+    """Return what one request cost, as its message or its result says; see ``cost_of`` where it had several."""
     told = getattr(message, "usage_metadata", None)
     if told:
         cached = (told.get("input_token_details") or {}).get("cache_read") or 0

@@ -27,15 +27,16 @@ class Instant(BaseChatModel):
     def _answer(self, messages, n):
         if self.asked is not None:
             self.asked.append((list(messages), n))
-        return ChatResult(generations=[ChatGeneration(message=_message()) for _ in range(n or 1)])
+        return ChatResult(generations=[ChatGeneration(message=_message(n or 1)) for _ in range(n or 1)])
 
     @property
     def _llm_type(self):
         return "instant"
 
 
-def _message():
-    usage = {"input_tokens": 10, "output_tokens": 10, "total_tokens": 20}
+def _message(n):
+    """Write an answer; each of several reports what all of them cost, as those of OpenAI's models do."""
+    usage = {"input_tokens": 10, "output_tokens": 10 * n, "total_tokens": 10 + 10 * n}
     return AIMessage(f"An answer of a few words, number {next(_number)}", usage_metadata=usage)
 
 
