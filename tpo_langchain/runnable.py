@@ -14,9 +14,9 @@ from pydantic import PrivateAttr
 
 from tpo_core import Trajectory
 from tpo_core.drivers.run import arun, run
-from tpo_core.models.policy import Policy
+from tpo_core.models.policy import AfterFirst, Policy
 from tpo_langchain.base import Composite, checked_parts
-from tpo_langchain.first_answer import AfterFirst
+from tpo_langchain.first_answer import first_sample
 from tpo_langchain.graphs import WholeGraph
 from tpo_langchain.memory import Memories
 from tpo_langchain.policy import ChainPolicy
@@ -146,7 +146,7 @@ class RunnableTPO(LoopSettings, Composite):
         )
         return {
             "query": asked.query,
-            "policy": policy if self._first is None else AfterFirst(policy, *self._first),
+            "policy": policy if self._first is None else AfterFirst(policy, first_sample(*self._first)),
             "reward": reward,
             "config": settings,
             "inputs": input,

@@ -5,8 +5,7 @@ One call of ``register`` makes it known to this process; ``TPOHandler`` is what 
 
 from __future__ import annotations
 
-import threading
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -19,10 +18,11 @@ from tpo_core.errors import InvalidInputError
 from tpo_core.masking import Secrets
 from tpo_core.models.litellm_chat import LiteLLMChat
 from tpo_core.models.openai_format import read_usage
-from tpo_core.models.policy import ChatModel, ChatPolicy
+from tpo_core.models.policy import AfterFirst, ChatModel, ChatPolicy
+from tpo_core.prompts.modeltext import without_reasoning
 from tpo_core.rewards import as_reward
 from tpo_core.trajectory import Trajectory
-from tpo_core.values import Completion, Message
+from tpo_core.values import Completion
 from tpo_litellm.wire import acompleted, choice, chunks, completed, in_words, mapped_errors, rank
 
 __all__ = ["TPOHandler", "register"]
@@ -161,13 +161,13 @@ class _Job:
         plain = LiteLLMChat(
             self.model, **{k: v for k, v in {**in_words, **self._where}.items() if k != "response_format"}
         )
-        editor = LiteLLMChat(self.model, **in_words, **self._where)
-        policy: ChatModel = LiteLLMChat(self.model, **self._asked, **self._where)
-        policy = policy if first is None else _AfterFirst(policy, first)
-        handler = self._handler
+        editor: ChatModel = LiteLLMChat(self.model, **in_words, **self._where)
+        handler, model = self._handler, LiteLLMChat(self.model, **self._asked, **self._where)
+        critic, editor = _chat(handler._critic, plain), _chat(handler._editor, editor)
+        policy = ChatPolicy(model, critic=critic, editor=editor)
         return {
             "query": self.messages,
-            "policy": ChatPolicy(policy, critic=_chat(handler._critic, plain), editor=_chat(handler._editor, editor)),
+            "policy": policy if first is None else AfterFirst(policy, _sample(first)),
             "reward": handler._reward or _judge(plain),
             "config": self.config,
         }
@@ -184,26 +184,11 @@ class _Job:
         return response
 
 
-class _AfterFirst:
-    """A chat model whose first completion is already there."""
-
-    def __init__(self, model: ChatModel, first: Any) -> None:
-        self._model, self.name, self.takes_n = model, model.name, model.takes_n
-        told = first.choices[0]
-        self._first = [Completion(told.message.content or "", None, told.finish_reason, read_usage(first))]
-        self._lock = threading.Lock()
-
-    def _given(self) -> list[Completion]:
-        with self._lock:
-            return [self._first.pop()] if self._first else []
-
-    def chat(self, messages: Sequence[Message], *, n: int = 1, **settings: Any) -> list[Completion]:
-        given = self._given()
-        return given + (self._model.chat(messages, n=n - len(given), **settings) if n > len(given) else [])
-
-    async def achat(self, messages: Sequence[Message], *, n: int = 1, **settings: Any) -> list[Completion]:
-        given = self._given()
-        return given + (await self._model.achat(messages, n=n - len(given), **settings) if n > len(given) else [])
+def _sample(response: Any) -> Completion:
+    """Return the first answer as a sample."""
+    answer = response.choices[0]
+    text = without_reasoning(answer.message.content or "")
+    return Completion(text, None, answer.finish_reason, read_usage(response))
 
 
 def _loop_config(base: TPOConfig, asked: Mapping[str, Any], n: int, adjustable: Collection[str]) -> TPOConfig:

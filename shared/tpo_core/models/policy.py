@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,7 +13,7 @@ from tpo_core.prompts.reading import read
 from tpo_core.prompts.rendering import as_messages, render
 from tpo_core.values import Completion, Message
 
-__all__ = ["ChatModel", "ChatPolicy", "Policy", "Remembering"]
+__all__ = ["AfterFirst", "ChatModel", "ChatPolicy", "Policy", "Remembering"]
 
 
 @runtime_checkable
@@ -149,6 +150,51 @@ class ChatPolicy:
 
     def _read(self, request: Generate, completions: Sequence[Completion]) -> list[Completion]:
         return [replace(c, text=_text(request, c.text)) for c in completions]
+
+
+class AfterFirst:
+    """A policy whose first sample is already there: an answer that was needed anyway, to see whether it calls a tool.
+
+    It is handed out once; the policy behind is asked for everything else. Where the rest fails, the answer is kept for
+    the next request, so that the driver sees what failed.
+    """
+
+    def __init__(self, policy: Policy, first: Completion) -> None:
+        """Wrap a policy for the length of one run."""
+        self._policy = policy
+        self.takes_n: MutableMapping[Task, bool] = policy.takes_n
+        self.fatal = policy.fatal
+        self._first = [first]
+
+    def generate(self, request: Generate, seeds: Sequence[int]) -> Sequence[Completion]:
+        """Answer."""
+        given, rest = self._split(request, seeds)
+        try:
+            return self._together(request, given, self._policy.generate(request, rest) if rest else ())
+        except Exception:
+            self._first += given
+            raise
+
+    async def agenerate(self, request: Generate, seeds: Sequence[int]) -> Sequence[Completion]:
+        """Answer as ``generate`` does, without blocking."""
+        given, rest = self._split(request, seeds)
+        try:
+            return self._together(request, given, await self._policy.agenerate(request, rest) if rest else ())
+        except Exception:
+            self._first += given
+            raise
+
+    def _split(self, request: Generate, seeds: Sequence[int]) -> tuple[list[Completion], Sequence[int]]:
+        given: list[Completion] = []
+        if request.task == "sample":
+            with suppress(IndexError):  # several threads may ask, and one of them gets it
+                given.append(self._first.pop())
+        return given, seeds[len(given) :]
+
+    def _together(self, request: Generate, given: list[Completion], rest: Sequence[Completion]) -> Sequence[Completion]:
+        if given and len(rest) == 1 < request.n - 1:
+            self.takes_n[request.task] = False  # one for many; the driver sees two
+        return [*given, *rest]
 
 
 def _text(request: Generate, said: str) -> str:
