@@ -24,6 +24,7 @@ from langchain_core.runnables.config import patch_config
 from langchain_core.tracers.base import BaseTracer
 
 from tpo_core import Progress, Trajectory, Usage
+from tpo_core.models.openai_format import read_finish_reason
 from tpo_core.models.token_reports import Written, of_all_choices
 from tpo_core.rewards import RewardModel
 from tpo_core.values import Pair, Reward
@@ -32,9 +33,6 @@ __all__ = [
     "Meter", "TracedReward", "atell", "child", "cost_of", "finish_reason", "heard", "name_model", "record",
     "summary", "tell", "told", "usage_of",
 ]  # fmt: skip
-
-_CUT = {"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"}
-_FILTERED = {"content_filter", "safety", "refusal", "blocklist", "prohibited_content"}
 
 
 def heard(run_manager: Any) -> bool:
@@ -133,10 +131,7 @@ def usage_of(message: Any, llm_output: Any = None) -> Usage:
 
 def finish_reason(message: AIMessage | None) -> str | None:
     """Return why the model stopped, in the words of the OpenAI format where another says the same."""
-    told = message.response_metadata if message is not None else {}
-    reason = told.get("finish_reason") or told.get("stop_reason") or told.get("done_reason")
-    word = str(reason).lower()
-    return "length" if word in _CUT else "content_filter" if word in _FILTERED else reason
+    return read_finish_reason(message.response_metadata if message is not None else {})
 
 
 def child(

@@ -19,6 +19,7 @@ from tpo_core.masking import Secrets
 from tpo_core.models.litellm_chat import LiteLLMChat
 from tpo_core.models.openai_format import read_usage
 from tpo_core.models.policy import AfterFirst, ChatModel, ChatPolicy
+from tpo_core.models.resolving import as_chat
 from tpo_core.prompts.modeltext import without_reasoning
 from tpo_core.rewards import as_reward
 from tpo_core.trajectory import Trajectory
@@ -220,7 +221,7 @@ def _check_one(given: Mapping[str, Any]) -> None:
 
 
 def _chat(model: Any, own: ChatModel) -> ChatModel:
-    return own if model is None else LiteLLMChat(model) if isinstance(model, str) else model
+    return own if model is None else LiteLLMChat(model) if isinstance(model, str) else as_chat(model, name="model")
 
 
 def _judge(chat: ChatModel) -> Any:

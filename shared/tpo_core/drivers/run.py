@@ -12,7 +12,7 @@ from tpo_core.drivers.scheduler import Run
 from tpo_core.drivers.serving import Observer
 from tpo_core.drivers.stream import Stream, models
 from tpo_core.errors import InvalidInputError, carry
-from tpo_core.models.policy import ChatModel, Policy
+from tpo_core.models.resolving import Answering
 from tpo_core.prompts.rendering import show_query
 from tpo_core.threads import AT_ONCE
 from tpo_core.trajectory import Trajectory
@@ -23,7 +23,7 @@ __all__ = ["arun", "arun_many", "run", "run_many"]
 
 def run(
     query: Prompt,
-    policy: Policy | ChatModel | str,
+    policy: Answering,
     reward: Any,
     config: TPOConfig | None = None,
     *,
@@ -36,7 +36,8 @@ def run(
 
     Args:
         query: What is asked: text, or chat messages.
-        policy: Who answers: a ``Policy``, a ``ChatModel``, or a litellm model string.
+        policy: Who answers: a ``Policy``, a ``ChatModel``, a ``dspy.LM``, a LangChain chat model, or a model string:
+            ``openai/...`` or another of litellm's.
         reward: What the answer is aligned to: a ``RewardModel`` or anything ``as_reward`` takes.
         config: Width, depth, mode and budgets; ``TPOConfig()`` by default.
         inputs: What the policy's own program takes; the query by default.
@@ -69,7 +70,7 @@ def run(
 
 async def arun(
     query: Prompt,
-    policy: Policy | ChatModel | str,
+    policy: Answering,
     reward: Any,
     config: TPOConfig | None = None,
     *,
@@ -95,7 +96,7 @@ async def arun(
 @overload
 def run_many(
     queries: Sequence[Prompt],
-    policy: Policy | ChatModel | str,
+    policy: Answering,
     reward: Any,
     config: TPOConfig | None = None,
     *,
@@ -108,7 +109,7 @@ def run_many(
 @overload
 def run_many(
     queries: Sequence[Prompt],
-    policy: Policy | ChatModel | str,
+    policy: Answering,
     reward: Any,
     config: TPOConfig | None = None,
     *,
@@ -120,7 +121,7 @@ def run_many(
 ) -> list[Trajectory | Exception]: ...
 def run_many(
     queries: Sequence[Prompt],
-    policy: Policy | ChatModel | str,
+    policy: Answering,
     reward: Any,
     config: TPOConfig | None = None,
     *,
@@ -165,7 +166,7 @@ def run_many(
 @overload
 async def arun_many(
     queries: Sequence[Prompt],
-    policy: Policy | ChatModel | str,
+    policy: Answering,
     reward: Any,
     config: TPOConfig | None = None,
     *,
@@ -178,7 +179,7 @@ async def arun_many(
 @overload
 async def arun_many(
     queries: Sequence[Prompt],
-    policy: Policy | ChatModel | str,
+    policy: Answering,
     reward: Any,
     config: TPOConfig | None = None,
     *,
@@ -190,7 +191,7 @@ async def arun_many(
 ) -> list[Trajectory | Exception]: ...
 async def arun_many(
     queries: Sequence[Prompt],
-    policy: Policy | ChatModel | str,
+    policy: Answering,
     reward: Any,
     config: TPOConfig | None = None,
     *,
@@ -218,7 +219,7 @@ class _Many(Stream):
     def __init__(
         self,
         queries: Sequence[Prompt],
-        policy: Policy | ChatModel | str,
+        policy: Answering,
         reward: Any,
         config: TPOConfig | None,
         inputs: Sequence[Any] | None,

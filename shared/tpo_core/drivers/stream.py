@@ -19,8 +19,7 @@ from tpo_core.drivers.scheduler import Refused, Run, Scheduler
 from tpo_core.drivers.serving import Models, Observer, serve
 from tpo_core.errors import InvalidInputError, carry
 from tpo_core.loop.ledger import Ledger
-from tpo_core.models.policy import ChatModel, Policy
-from tpo_core.models.resolving import as_policy
+from tpo_core.models.resolving import Answering, as_policy
 from tpo_core.rewards import RewardModel, as_reward
 from tpo_core.threads import AT_ONCE
 from tpo_core.trajectory import Trajectory
@@ -41,7 +40,7 @@ _EndedSomehow: TypeAlias = "tuple[int, Trajectory | Exception]"
 @overload
 def run_stream(
     queries: Iterable[Prompt],
-    policy: Policy | ChatModel | str,
+    policy: Answering,
     reward: Any,
     config: TPOConfig | None = None,
     *,
@@ -55,7 +54,7 @@ def run_stream(
 @overload
 def run_stream(
     queries: Iterable[Prompt],
-    policy: Policy | ChatModel | str,
+    policy: Answering,
     reward: Any,
     config: TPOConfig | None = None,
     *,
@@ -68,7 +67,7 @@ def run_stream(
 ) -> Generator[_EndedSomehow, None, None]: ...
 def run_stream(
     queries: Iterable[Prompt],
-    policy: Policy | ChatModel | str,
+    policy: Answering,
     reward: Any,
     config: TPOConfig | None = None,
     *,
@@ -108,7 +107,7 @@ def run_stream(
 @overload
 def arun_stream(
     queries: Iterable[Prompt] | AsyncIterable[Prompt],
-    policy: Policy | ChatModel | str,
+    policy: Answering,
     reward: Any,
     config: TPOConfig | None = None,
     *,
@@ -122,7 +121,7 @@ def arun_stream(
 @overload
 def arun_stream(
     queries: Iterable[Prompt] | AsyncIterable[Prompt],
-    policy: Policy | ChatModel | str,
+    policy: Answering,
     reward: Any,
     config: TPOConfig | None = None,
     *,
@@ -135,7 +134,7 @@ def arun_stream(
 ) -> AsyncGenerator[_EndedSomehow, None]: ...
 def arun_stream(
     queries: Iterable[Prompt] | AsyncIterable[Prompt],
-    policy: Policy | ChatModel | str,
+    policy: Answering,
     reward: Any,
     config: TPOConfig | None = None,
     *,

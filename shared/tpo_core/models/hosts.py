@@ -1,36 +1,43 @@
-"""Any language model as a ``ChatModel``: one of ours, a ``dspy.LM``, a LangChain chat model, a LiteLLM model string."""
+"""The hosts' language models as a ``ChatModel``: a ``dspy.LM``, a LangChain chat model. Neither host is imported."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from tpo_core.cache_keys import made_of
-from tpo_core.errors import InvalidInputError
 from tpo_core.masking import Secrets
-from tpo_core.models import resolving
-from tpo_core.models.openai_format import read_logprobs
-from tpo_core.models.policy import ChatModel
+from tpo_core.models.openai_format import read_finish_reason, read_logprobs
 from tpo_core.values import Completion, Message, Usage
 
-__all__ = ["DSPyChat", "LangChainChat", "as_chat", "chat_key"]
+__all__ = ["DSPyChat", "DSPyLM", "LangChainChat", "LangChainModel", "chat_key"]
 
 
-def as_chat(lm: Any) -> ChatModel:
-    """Make a chat model of whatever was given as one.
+@runtime_checkable
+class DSPyLM(Protocol):
+    """A ``dspy.LM``, or what is called as one."""
 
-    Raises:
-        InvalidInputError: It is none of the kinds above.
-    """
-    if isinstance(lm, (str, ChatModel)):
-        return resolving.as_chat(lm, name="lm")
-    if hasattr(lm, "invoke") and hasattr(lm, "bind"):
-        return LangChainChat(lm)
-    if callable(lm) and hasattr(lm, "acall") and hasattr(lm, "model"):
-        return DSPyChat(lm)
-    raise InvalidInputError(
-        f"lm must be a chat model, a dspy.LM, a LangChain chat model or a model name, not {type(lm).__name__}"
-    )
+    model: str
+
+    def __call__(self, prompt: Any = None, **kwargs: Any) -> Any:
+        """Answer a request."""
+
+    async def acall(self, prompt: Any = None, **kwargs: Any) -> Any:
+        """Answer a request without blocking."""
+
+
+@runtime_checkable
+class LangChainModel(Protocol):
+    """A LangChain chat model, or one with settings, retries or fallbacks around it."""
+
+    def invoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+        """Answer messages."""
+
+    async def ainvoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+        """Answer messages without blocking."""
+
+    def bind(self, **kwargs: Any) -> Any:
+        """Return the model with settings bound to it."""
 
 
 def chat_key(model: Any) -> str | None:
@@ -43,6 +50,8 @@ class DSPyChat:
     """A ``dspy.LM`` behind the ``ChatModel`` protocol; its calls are counted and traced by DSPy."""
 
     takes_n: bool | None = False
+    takes_salt = True
+    """Whether ``chat`` takes a ``salt``: what differs in nothing else is then no one entry of the host's cache."""
 
     def __init__(self, lm: Any) -> None:
         self.lm = lm
@@ -59,18 +68,20 @@ class DSPyChat:
 
     def chat(self, messages: Sequence[Message], **options: Any) -> list[Completion]:
         """Return one completion; see ``ChatModel.chat``."""
-        return [self._read(self.lm(self._request(messages, options)))]
+        return [self._read(self.lm(self._request(messages, options), **_salt(options)))]
 
     async def achat(self, messages: Sequence[Message], **options: Any) -> list[Completion]:
         """Return one completion without blocking."""
-        return [self._read(await self.lm.acall(self._request(messages, options)))]
+        return [self._read(await self.lm.acall(self._request(messages, options), **_salt(options)))]
 
     def _request(self, messages: Sequence[Message], options: Mapping[str, Any]) -> Any:
         from dspy import lm15
 
         system = "\n\n".join(str(m["content"]) for m in messages if m["role"] == "system")
         turns = [getattr(lm15.Message, str(m["role"]))(m["content"]) for m in messages if m["role"] != "system"]
-        config = lm15.Config(**_given(options), logprobs=options.get("logprobs") or None)
+        own = dict(getattr(self.lm, "kwargs", {}))  # a request in full takes none of them by itself
+        own["max_tokens"] = own.get("max_tokens") or own.get("max_completion_tokens")
+        config = lm15.Config(**(_given(own) | _given(options)), logprobs=options.get("logprobs") or None)
         return lm15.Request(model=self.lm.model, messages=tuple(turns), system=system or None, config=config)
 
     def _read(self, response: Any) -> Completion:
@@ -90,9 +101,13 @@ class LangChainChat:
     """A LangChain chat model behind the ``ChatModel`` protocol; its runs are children of the run that is under way."""
 
     takes_n: bool | None = False
+    takes_salt = True
+    """See ``DSPyChat``."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, tag: str = "tpo:chat") -> None:
         self.model = model
+        # What LangGraph streams to a user is the answer: it leaves out the tokens of a model run that is tagged so.
+        self._config = {"tags": ["nostream", tag]}
         name = getattr(model, "model_name", None) or getattr(model, "model", None)
         self.name = name if isinstance(name, str) else type(model).__name__
         self._secrets = Secrets(**getattr(model, "__dict__", {}))
@@ -105,17 +120,18 @@ class LangChainChat:
 
     def chat(self, messages: Sequence[Message], **options: Any) -> list[Completion]:
         """Return one completion; see ``ChatModel.chat``."""
-        return [self._read(self._bound(options).invoke(list(messages), _QUIET))]
+        return [self._read(self._bound(options).invoke(list(messages), self._config))]
 
     async def achat(self, messages: Sequence[Message], **options: Any) -> list[Completion]:
         """Return one completion without blocking."""
-        return [self._read(await self._bound(options).ainvoke(list(messages), _QUIET))]
+        return [self._read(await self._bound(options).ainvoke(list(messages), self._config))]
 
     def _bound(self, options: Mapping[str, Any]) -> Any:
         given = _given(options)
         if options.get("logprobs"):
             given |= {"logprobs": True, "top_logprobs": options["logprobs"]}
-        return self.model.bind(**given) if given else self.model
+        model = self.model if options.get("salt") is None else _uncached(self.model)
+        return model.bind(**given) if given else model
 
     def _read(self, message: Any) -> Completion:
         used = getattr(message, "usage_metadata", None) or {}
@@ -125,16 +141,25 @@ class LangChainChat:
         return Completion(
             text=str(content() if callable(content) and not isinstance(content, str) else content or ""),
             value=message,
-            finish_reason=meta.get("finish_reason"),
+            finish_reason=read_finish_reason(meta),
             usage=Usage(1, 1, used.get("input_tokens", 0), used.get("output_tokens", 0), cached),
             logprobs=read_logprobs(meta.get("logprobs")),
         )
 
 
-# A judge's tokens are nobody's answer: LangGraph streams the tokens of every model run that is not tagged so.
-_QUIET = {"tags": ["nostream", "tpo:judge"]}
-
-
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     taken = ("temperature", "top_p", "max_tokens", "seed")
     return {k: options[k] for k in taken if options.get(k) is not None}
+
+
+def _salt(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return DSPy's name for what keeps equal requests apart in its cache."""
+    return {} if options.get("salt") is None else {"rollout_id": options["salt"]}
+
+
+def _uncached(model: Any) -> Any:
+    """Return a LangChain model past LangChain's cache, where equal requests would be one sample."""
+    fields = getattr(type(model), "model_fields", {})
+    if "bound" in fields:
+        return model.model_copy(update={"bound": _uncached(model.bound)})
+    return model.model_copy(update={"cache": False}) if "cache" in fields else model

@@ -8,7 +8,7 @@ from typing import Any
 from tpo_core.models.token_reports import Written, of_all_choices
 from tpo_core.values import Completion, Failure, Usage
 
-__all__ = ["completions_of", "read_logprobs", "read_usage"]
+__all__ = ["completions_of", "read_finish_reason", "read_logprobs", "read_usage"]
 
 
 def completions_of(response: Any) -> list[Completion]:
@@ -29,6 +29,17 @@ def _completion(choice: Any, usage: Usage) -> Completion:
         failure=failure,
         logprobs=read_logprobs(getattr(choice, "logprobs", None)),
     )
+
+
+_CUT = {"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"}
+_FILTERED = {"content_filter", "safety", "refusal", "blocklist", "prohibited_content"}
+
+
+def read_finish_reason(told: Mapping[str, Any]) -> str | None:
+    """Read why a model stopped from a response's metadata, in the words of this format where another says the same."""
+    reason = told.get("finish_reason") or told.get("stop_reason") or told.get("done_reason")
+    word = str(reason).lower()
+    return "length" if word in _CUT else "content_filter" if word in _FILTERED else reason
 
 
 def read_logprobs(logprobs: Any) -> tuple[Mapping[str, float], ...]:

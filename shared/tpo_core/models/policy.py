@@ -136,12 +136,13 @@ class ChatPolicy:
 
     def generate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
         """Ask the task's model."""
-        return self._read(request, self.models[request.task].chat(self._messages(request), **_settings(request, seeds)))
+        model = self.models[request.task]
+        return self._read(request, model.chat(self._messages(request), **_settings(model, request, seeds)))
 
     async def agenerate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
         """Ask the task's model without blocking."""
         model = self.models[request.task]
-        return self._read(request, await model.achat(self._messages(request), **_settings(request, seeds)))
+        return self._read(request, await model.achat(self._messages(request), **_settings(model, request, seeds)))
 
     def _messages(self, request: Generate) -> list[Message]:
         if request.signature is None:
@@ -203,11 +204,12 @@ def _text(request: Generate, said: str) -> str:
     return read(request.signature, said, request.inputs)
 
 
-def _settings(request: Generate, seeds: Sequence[int]) -> dict[str, Any]:
+def _settings(model: ChatModel, request: Generate, seeds: Sequence[int]) -> dict[str, Any]:
     return {
         "n": len(seeds),
         "temperature": request.temperature,
         "top_p": request.top_p,
         "max_tokens": request.max_tokens,
         "seed": seeds[0] if request.send_seed else None,
+        **({"salt": seeds[0]} if getattr(model, "takes_salt", False) else {}),
     }

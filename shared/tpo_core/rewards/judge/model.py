@@ -10,7 +10,8 @@ from typing import Any, Literal, TypeAlias
 
 from tpo_core.cache_keys import function_key, made_of
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
-from tpo_core.models.hosts import as_chat, chat_key
+from tpo_core.models.hosts import chat_key
+from tpo_core.models.resolving import as_chat
 from tpo_core.rewards.base import RewardModel, prompt_key
 from tpo_core.rewards.concurrency import Mutex, aeach, each, raise_if_broken
 from tpo_core.rewards.judge.judging import Answer, Ask, combine, compare, grade, yes_or_no
@@ -89,7 +90,7 @@ class JudgeReward(RewardModel):
             raise InvalidInputError(
                 f"scale {scale} cannot be read from log-probabilities; grades must be single digits"
             )
-        self.chat = as_chat(lm)
+        self.chat = as_chat(lm, name="lm")
         self.name = name or f"judge:{self.chat.name}"
         self.mode = mode
         self._reference = reference
