@@ -14,7 +14,7 @@ from tpo_core.loop.effects import Generate, Task
 from tpo_core.masking import Secrets
 from tpo_core.threads import in_thread
 from tpo_core.trajectory import Trajectory
-from tpo_core.values import Candidate, Completion, Failure, Usage
+from tpo_core.values import Candidate, Completion, Failure, Step, Usage
 from tpo_dspy.adapters import Sampling, lenient, salted
 from tpo_dspy.agents import Agent
 from tpo_dspy.callbacks import Request, Rounds, is_async, named
@@ -65,7 +65,7 @@ class ProgramPolicy:
         self._secrets = [Secrets(**getattr(lm, "kwargs", {})) for lm in parts.lms()]  # hidden as long as this runs
         self._agent = None if parts.final is None else Agent(parts.program, parts.final)
         self._traces: dict[int, Trace] = {}  # by the id of the object that came of it; the candidates keep those alive
-        self._critiques: dict[tuple[str, int], Trace] = {}
+        self._critiques: dict[tuple[str, int, str], Trace] = {}  # by task, round and text
         self.rewrite: Any = None
         """Changes what the program's predictors are sent; see ``Sampling.rewrite``."""
 
@@ -98,25 +98,25 @@ class ProgramPolicy:
 
         Where no round gained anything, the last round follows them: optimizers learn from what did not help, too.
         """
-        steps = {step.number: step for step in trajectory.steps}
-        path: Trace = []
+        steps, path = trajectory.steps, Trace()
         at: Candidate | None = trajectory.best
         while at is not None:
-            path = [*self._round(at), *path]
-            at = None if at.fresh or at.step not in steps else steps[at.step].chosen
-        if trajectory.best.fresh and trajectory.steps:
-            number = trajectory.steps[-1].number
+            path = [*self._round(at, steps), *path]
+            at = None if at.critique is None else steps[at.critique].chosen
+        if trajectory.best.fresh and steps:
+            number = steps[-1].number
             tried = [c for c in trajectory.candidates if c.step == number and not c.fresh and c.reward is not None]
             last = max(tried, key=lambda c: c.reward or 0.0, default=None)
-            path += self._round(last) if last is not None else self._critique(number)
+            path += self._round(last, steps) if last is not None else self._critique(steps[-1])
         return path
 
-    def _round(self, candidate: Candidate) -> Trace:
+    def _round(self, candidate: Candidate, steps: Sequence[Step]) -> Trace:
         made = self.steps_of(candidate)
-        return made if candidate.fresh else [*self._critique(candidate.step), *made]
+        return made if candidate.critique is None else [*self._critique(steps[candidate.critique]), *made]
 
-    def _critique(self, number: int) -> Trace:
-        return [*self._critiques.get(("loss", number), []), *self._critiques.get(("gradient", number), [])]
+    def _critique(self, step: Step) -> Trace:
+        loss = self._critiques.get(("loss", step.number, step.loss), [])
+        return [*loss, *self._critiques.get(("gradient", step.number, step.gradient), [])]
 
     def _ask(self, request: Generate, seed: int) -> _Ask:
         sampling = Sampling(
@@ -153,9 +153,9 @@ class ProgramPolicy:
         if ask.failure is not None:
             return Completion(failure=ask.failure, usage=ask.usage, finish_reason=ask.finish_reason)
         if request.task in ("loss", "gradient"):
-            self._critiques[request.task, request.step] = ask.trace
-            text = list(ask.value.values())[-1]  # the last field: reasoning may stand before it
-            return Completion(str(text or ""), usage=ask.usage, finish_reason=ask.finish_reason)
+            text = str(list(ask.value.values())[-1] or "")  # the last field: reasoning may stand before it
+            self._critiques[request.task, request.step, text] = ask.trace
+            return Completion(text, usage=ask.usage, finish_reason=ask.finish_reason)
         value = ask.value if request.parent is None else self._updated(request.parent.value, ask.value)
         try:
             text = self._parts.shape.response(value)

@@ -202,13 +202,14 @@ class ChatTPO(LoopSettings, CachedWhole):
             given=[model is not None for model in others],
             prompts=self.prompts,
             instructions=[signature.instructions for signature in (TextualLoss, TextualGradient, Update)],
-            settings=asdict(self.loop_config(given)),
+            settings={**asdict(self.loop_config(given)), "experience": None},
         )
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
         """Return what traces show of it: nothing secret."""
-        return {**loop_settings(self), "llm": type(model_in(self.llm)).__name__, "reward": self.reward.name}
+        settings = {**loop_settings(self), "experience": repr(self.experience)}
+        return {**settings, "llm": type(model_in(self.llm)).__name__, "reward": self.reward.name}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
         """Return the model behind's, for traces."""

@@ -8,10 +8,10 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from langchain_core.runnables import ConfigurableFieldSpec
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tpo_core import InvalidInputError, TPOConfig
-from tpo_core.config import Mode
+from tpo_core import Experience, InvalidInputError, TPOConfig
+from tpo_core.config import Mode, PlanName
 
 __all__ = ["PREFIX", "LoopSettings", "loop_settings", "named", "setting_specs", "spread"]
 
@@ -25,8 +25,12 @@ class LoopSettings(BaseModel):
     ``temperature`` is None here: a LangChain model carries its own, set by its owner.
     """
 
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
     mode: Mode = "tpo"
     """``tpo``; ``revision`` critiques the best alone; ``bon`` only samples."""
+    plan: PlanName = "paper"
+    """``paper``, or ``adaptive``: each round what is expected to raise the best most for what is left of the budget."""
     width: int = 5
     """N, candidates a round."""
     depth: int = 2
@@ -47,6 +51,8 @@ class LoopSettings(BaseModel):
     """Budget: most samples asked of chain, critic and editor together."""
     max_tokens: int | None = None
     """Budget: start nothing new once this many prompt and completion tokens are reported."""
+    prompt_price: float = 1.0
+    """What a prompt token counts against ``max_tokens``, where a completion token counts 1."""
     deadline: float | None = None
     """Budget: seconds from the first request to the answer."""
     stop_at: float | None = None
@@ -57,6 +63,8 @@ class LoopSettings(BaseModel):
     """Longest text shown to critic and editor in one piece."""
     seed: int | None = None
     """Makes the samples' seeds reproducible; sent to models that have a ``seed``."""
+    experience: Experience | None = Field(default_factory=Experience, exclude=True, repr=False)
+    """What is learned of chain, critic, editor and reward, call by call; a new one where none is given."""
 
     def loop_config(self, configurable: Mapping[str, Any] | None = None) -> TPOConfig:
         """Return the settings of one call: the object's own, and over them ``tpo_width`` and the like.

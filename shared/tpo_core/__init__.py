@@ -15,6 +15,7 @@ from tpo_core.errors import (
     TPOError,
     UnsupportedError,
 )
+from tpo_core.experience import Experience
 from tpo_core.loop.effects import Progress
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Candidate, Failure, Step, Usage
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Candidate",
     "ChatPolicy",
+    "Experience",
     "Failure",
     "GenerationError",
     "InvalidInputError",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from tpo_core.errors import InvalidInputError
+from tpo_core.experience import Experience
 
-__all__ = ["Mode", "TPOConfig"]
+__all__ = ["Mode", "PlanName", "TPOConfig"]
 
 Mode = Literal["tpo", "revision", "bon"]
+PlanName = Literal["paper", "adaptive"]
 
 _MOST = sys.float_info.max
 
@@ -33,6 +35,13 @@ class TPOConfig:
 
     mode: Mode = "tpo"
     """``tpo``; ``revision`` critiques the best alone, without a rejected response; ``bon`` only samples (depth 0)."""
+
+    plan: PlanName = "paper"
+    """``paper``: each round ``width`` updates from one critique of the best against the worst, ``depth`` times.
+    ``adaptive``: each round the critiques, updates and fresh samples that are expected to raise the best most for what
+    is left of ``max_tokens``, else of ``max_calls``, else of as many calls as the paper's plan makes. ``width`` is then
+    the most samples at first and the most fresh ones a round, and ``depth`` only sets that last budget. It learns from
+    query to query what updates are worth: see ``experience``."""
 
     width: int = 5
     """N, candidates a round, at least 1 (D2-N5 is the paper's main setting)."""
@@ -65,7 +74,10 @@ class TPOConfig:
     """Budget: most samples asked of the policy, critic and editor together."""
 
     max_tokens: int | None = None
-    """Budget: start nothing new once this many prompt and completion tokens are reported."""
+    """Budget: start nothing new once this many prompt and completion tokens are reported; see ``prompt_price``."""
+
+    prompt_price: float = 1.0
+    """What a prompt token counts against ``max_tokens``, where a completion token counts 1."""
 
     deadline: float | None = None
     """Budget: seconds from the first request to the answer."""
@@ -84,8 +96,18 @@ class TPOConfig:
     """Makes the samples' seeds reproducible; sent to providers that take one. None sends none, and numbers the
     samples from zero so that a host's response cache can replay a run but never collapse two samples."""
 
+    experience: Experience | None = field(default=None, compare=False, repr=False)
+    """What is learned of the policy, critic, editor and reward: shared by all runs that are given it, and grown by
+    them. ``plan="adaptive"`` starts one where none is given; the paper's plan adds to it and reads nothing."""
+
     def __post_init__(self) -> None:
         """Refuse values out of range."""
+        if self.plan not in get_args(PlanName):
+            raise InvalidInputError(f"plan must be one of {get_args(PlanName)}, not {self.plan!r}")
+        if self.experience is None and self.plan == "adaptive":
+            object.__setattr__(self, "experience", Experience())
+        if not isinstance(self.experience, (Experience, type(None))):
+            raise InvalidInputError(f"experience must be an Experience, or None, not {type(self.experience).__name__}")
         if self.mode not in get_args(Mode):
             raise InvalidInputError(f"mode must be one of {get_args(Mode)}, not {self.mode!r}")
         _check_int("width", self.width, 1, optional=False)
@@ -101,6 +123,7 @@ class TPOConfig:
         _check_float("top_p", self.top_p, lambda x: 0 < x <= 1, "a number in (0, 1], or None")
         _check_float("deadline", self.deadline, lambda x: x > 0, "a positive number of seconds, or None")
         _check_float("stop_at", self.stop_at, lambda x: True, "a finite reward, or None")
+        _check_float("prompt_price", self.prompt_price, lambda x: x >= 0, "a number of at least 0", optional=False)
         _check_float("min_spread", self.min_spread, lambda x: x >= 0, "a number of at least 0", optional=False)
 
     @classmethod
@@ -121,12 +144,12 @@ class TPOConfig:
 
     @property
     def rounds(self) -> int:
-        """Return the rounds that will run: ``depth``, or 0 in mode ``bon``."""
+        """Return the rounds of the paper's plan: ``depth``, or 0 in mode ``bon``."""
         return 0 if self.mode == "bon" else self.depth
 
     @property
     def samples(self) -> int:
-        """Return the samples one query costs when nothing fails or stops early: N + D * (2 + N)."""
+        """Return the samples one query costs by the paper's plan when nothing fails or stops early: N + D * (2 + N)."""
         return self.width + self.rounds * (2 + self.width)
 
 

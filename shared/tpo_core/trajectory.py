@@ -21,10 +21,11 @@ __all__ = [
 
 StopReason = Literal[
     "depth", "stop_at", "patience", "max_calls", "max_tokens", "deadline", "no_contrast", "no_candidates",
-    "critic_failed", "reward_failed", "error", "cancelled",
+    "critic_failed", "reward_failed", "no_expected_gain", "error", "cancelled",
 ]  # fmt: skip
 """Why a loop ended. ``depth``: it ran all its rounds. The others are budgets, or what could not go on: without contrast
-or candidates, or because the critic or the reward model failed. All of these end with the best so far; ``error`` and
+or candidates, or because the critic or the reward model failed; ``no_expected_gain``: nothing that the budget still
+pays is expected to raise the best. All of these end with the best so far; ``error`` and
 ``cancelled`` stand on the trajectory that an exception carries."""
 
 

@@ -109,6 +109,10 @@ class Candidate:
     """What it answers, as the answering model saw it (text or chat messages): with the documents that were retrieved,
     say. An update has its parent's. None where that is the query itself."""
 
+    critique: int | None = None
+    """The place in ``Trajectory.steps`` of the critique that an update was made from; its ``chosen`` is the parent.
+    None for a fresh sample."""
+
     def answers(self, query: Prompt) -> Prompt:
         """Return what it answers: its own context, or the query."""
         return query if self.context is None else self.context
@@ -116,20 +120,23 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Step:
-    """One round: what was contrasted, what was said about it, what came of it."""
+    """One critique of a round: what was contrasted, what was said about it, what came of it.
+
+    The paper's rounds have one each; another plan's may have several, or none where it only samples.
+    """
 
     number: int
-    """1 for the first round after the initial samples."""
+    """The round: 1 for the first after the initial samples."""
     chosen: Candidate | None = None
-    """y_w: the best of all candidates so far; None for a round that had no contrast."""
+    """y_w: in the paper's plan the best of all candidates so far; None for a round that had no contrast."""
     rejected: Candidate | None = None
-    """y_l: the worst of all candidates so far; None in mode ``revision``."""
+    """y_l: in the paper's plan the worst of all candidates so far; None where the chosen was critiqued alone."""
     loss: str = ""
     """The textual loss: why the chosen beats the rejected."""
     gradient: str = ""
     """The textual gradient: what the next version should do."""
     failure: Failure | None = None
-    """Why the round gave no candidates: what befell the critique, or most of the updates; None when it gave any."""
+    """Why no candidates came of it: what befell the critique, or most of the updates; None when any did."""
 
 
 Message: TypeAlias = Mapping[str, Any]

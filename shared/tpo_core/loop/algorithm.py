@@ -8,25 +8,29 @@
         C        <- C + scored N samples of editor(P_update(x, y_w, dL/dy)) Update
     answer  <- best of C
 
+That is the paper's plan; what a round contrasts and samples is a plan's word (``loop.plans``, ``loop.adaptive``).
+
 Two laws. The loop never calls a model: it yields effects (``loop.effects``) and is sent their answers. And what is
 gained is never lost: whatever ends the loop, the best of C is in the ledger's trajectory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 from tpo_core.errors import TPOError
-from tpo_core.loop.effects import Effect, Progress
+from tpo_core.loop.adaptive import adaptive_plan, first_samples
+from tpo_core.loop.effects import Effect, Generate, Progress
+from tpo_core.loop.learning import learn
 from tpo_core.loop.ledger import Ledger
-from tpo_core.loop.plans import Plan, plan_round
-from tpo_core.loop.requests import make, nothing_error, request, say
+from tpo_core.loop.plans import Contrast, Plan, paper_plan
+from tpo_core.loop.requests import Question, make, nothing_error, request, say
 from tpo_core.prompts.rendering import fence, shorten, show_query
 from tpo_core.prompts.signatures import SelfCritique, TextualGradient, TextualLoss, Update
 from tpo_core.trajectory import StopReason, Trajectory
-from tpo_core.values import Candidate, Step
+from tpo_core.values import Candidate, Completion, Step
 
 __all__ = [
     "Loop",
@@ -52,11 +56,12 @@ def tpo_loop(ledger: Ledger) -> Loop:
             the trajectory.
     """
     ledger.start()
+    adaptive = ledger.config.plan == "adaptive"
     try:
-        stop = yield from _begin(ledger)
+        stop = yield from _begin(ledger, first_samples(ledger) if adaptive else ledger.config.width)
         if ledger.best is None:
             raise nothing_error(ledger)
-        ledger.stop_reason = stop or (yield from _rounds(ledger))
+        ledger.stop_reason = stop or (yield from _rounds(ledger, adaptive_plan if adaptive else paper_plan))
     except TPOError as error:
         error.trajectory = error.trajectory or ledger.trajectory("error")
         raise
@@ -64,9 +69,8 @@ def tpo_loop(ledger: Ledger) -> Loop:
     return ledger.trajectory()
 
 
-def _begin(ledger: Ledger) -> Generator[Effect, Any, StopReason | None]:
+def _begin(ledger: Ledger, width: int) -> Generator[Effect, Any, StopReason | None]:
     """Ask for the first samples, and once more if nothing came; returns why they are fewer than they should be."""
-    width = ledger.config.width
     at_once = ledger.config.samples_at_once or width
     for _ in range(2):
         for asked in range(0, width, at_once):
@@ -78,75 +82,125 @@ def _begin(ledger: Ledger) -> Generator[Effect, Any, StopReason | None]:
     return None
 
 
-def _rounds(ledger: Ledger) -> Generator[Effect, Any, StopReason]:
-    for number in range(1, ledger.config.rounds + 1):
+def _rounds(ledger: Ledger, plan: Callable[[Ledger, int], Plan | StopReason]) -> Generator[Effect, Any, StopReason]:
+    number = 1
+    while True:
+        learn(ledger)
         if stop := ledger.exhausted() or ("patience" if ledger.stalled(number) else None):
+            return _last(ledger, number, stop)
+        planned = plan(ledger, number)
+        if not isinstance(planned, Plan):
+            return _last(ledger, number, planned)
+        if stop := (yield from _round(ledger, planned, number)):
+            learn(ledger)
             return stop
-        if stop := (yield from _round(ledger, number)):
-            return stop
-    stop = ledger.exhausted()
-    return stop if stop in ("stop_at", "reward_failed") else "depth"
+        number += planned.final
 
 
-def _round(ledger: Ledger, number: int) -> Generator[Effect, Any, StopReason | None]:
+def _last(ledger: Ledger, number: int, stop: StopReason) -> StopReason:
+    """Enter a round that only sampled before the loop ends; return why it ends."""
+    if number > ledger.config.rounds and ledger.config.plan == "paper" and stop not in ("stop_at", "reward_failed"):
+        return "depth"
+    if ledger.of_step(number):
+        ledger.steps.append(Step(number))
+    return stop
+
+
+def _round(ledger: Ledger, plan: Plan, number: int) -> Generator[Effect, Any, StopReason | None]:
     """Run one round; returns why the loop cannot go on, or None when it can."""
-    plan = plan_round(ledger)
-    if plan is None:
-        yield from _sample(ledger, ledger.config.width, number)
-        plan = plan_round(ledger)
-        if plan is None or ledger.exhausted():
-            ledger.steps.append(Step(number))
-            return ledger.exhausted() or "no_contrast"
+    paper = ledger.config.plan == "paper"
+    if not plan.contrasts:
+        yield from _sample(ledger, plan.fresh, number)
+        return None
     if ledger.affordable(3) < 3:  # a loss and a gradient buy nothing without an update after them
         return "max_calls"
-    step = yield from _critique(ledger, plan, number)
-    ledger.steps.append(step)
-    if step.failure is not None or ledger.exhausted():
-        return ledger.exhausted() or "critic_failed"
+    first = len(ledger.steps)
+    ledger.steps += yield from _critique(ledger, plan, number)
+    if all(step.failure is not None for step in ledger.steps[first:]) or ledger.exhausted():
+        return ledger.exhausted() or ("critic_failed" if paper else None)
     for _ in range(2):
-        if (yield from _improve(ledger, plan, step)):
+        if (yield from _improve(ledger, plan, first)):
             return None
         if ledger.exhausted():
             break
-    ledger.steps[-1] = replace(step, failure=ledger.failure_of(number))
-    return ledger.exhausted() or "no_candidates"
+    failure = ledger.failure_of(number)
+    ledger.steps[first:] = [replace(step, failure=step.failure or failure) for step in ledger.steps[first:]]
+    return ledger.exhausted() or ("no_candidates" if paper else None)
 
 
-def _critique(ledger: Ledger, plan: Plan, number: int) -> Generator[Effect, Any, Step]:
-    """Ask for the textual loss and the textual gradient."""
-    step = Step(number, plan.chosen, plan.rejected)
-    shown = {"query": _asked(ledger, plan.chosen)}
-    chosen = _show(ledger, plan.chosen)
-    pair = {"chosen_response": chosen}
-    if plan.rejected is not None:
-        pair = {"rejected_response": _show(ledger, plan.rejected), **pair}
-    signature = TextualLoss if plan.rejected is not None else SelfCritique
-    both = {"query": _asked(ledger, plan.chosen, plan.rejected)}
-    loss = yield from say(ledger, "loss", signature, {**both, **pair}, number, plan.chosen)
-    if loss.failure is not None:
-        return replace(step, failure=loss.failure)
-    step = replace(step, loss=loss.text)
-    yield Progress("loss", number, text=loss.text, round=step, best=ledger.best)
-    inputs = {**shown, "chosen_response": chosen, "critique": fence(_short(ledger, loss.text), "critique")}
-    gradient = yield from say(ledger, "gradient", TextualGradient, inputs, number, plan.chosen)
-    if gradient.failure is not None:
-        return replace(step, failure=gradient.failure)
-    step = replace(step, gradient=gradient.text)
-    yield Progress("gradient", number, text=gradient.text, round=step, best=ledger.best)
-    return step
+def _critique(ledger: Ledger, plan: Plan, number: int) -> Generator[Effect, Any, list[Step]]:
+    """Ask for the textual losses and the textual gradients of a round; returns one step per contrast."""
+    steps = [Step(number, contrast.chosen, contrast.rejected) for contrast in plan.contrasts]
+    losses = yield from say(ledger, "loss", [_loss(ledger, contrast) for contrast in plan.contrasts], number)
+    steps = [_told(step, said, "loss") for step, said in zip(steps, losses, strict=True)]
+    for step in steps:
+        if step.failure is None:
+            yield Progress("loss", number, text=step.loss, round=step, best=ledger.best)
+    left = [place for place, step in enumerate(steps) if step.failure is None]
+    gradients = yield from say(ledger, "gradient", [_gradient(ledger, steps[place]) for place in left], number)
+    for place, said in zip(left, gradients, strict=True):
+        steps[place] = step = _told(steps[place], said, "gradient")
+        if step.failure is None:
+            yield Progress("gradient", number, text=step.gradient, round=step, best=ledger.best)
+    return steps
 
 
-def _improve(ledger: Ledger, plan: Plan, step: Step) -> Generator[Effect, Any, bool]:
-    """Ask for the round's updates and fresh samples, and score them; says whether any became a candidate."""
+def _told(step: Step, said: Completion, name: str) -> Step:
+    """Return a step with what the critic said, or with the reason why it said nothing."""
+    if said.failure is not None:
+        return replace(step, failure=said.failure)
+    return replace(step, loss=said.text) if name == "loss" else replace(step, gradient=said.text)
+
+
+def _loss(ledger: Ledger, contrast: Contrast) -> Question:
+    chosen, rejected = contrast.chosen, contrast.rejected
+    shown = {"query": _asked(ledger, chosen, rejected)}
+    if rejected is None:
+        return Question(SelfCritique, {**shown, "chosen_response": _show(ledger, chosen)}, chosen)
+    pair = {"rejected_response": _show(ledger, rejected), "chosen_response": _show(ledger, chosen)}
+    return Question(TextualLoss, {**shown, **pair}, chosen)
+
+
+def _gradient(ledger: Ledger, step: Step) -> Question:
+    chosen = _parent(step)
     shown = {
-        "query": _asked(ledger, plan.chosen),
-        "current_response": fence(_short(ledger, plan.chosen.response)),
+        "query": _asked(ledger, chosen),
+        "chosen_response": _show(ledger, chosen),
+        "critique": fence(_short(ledger, step.loss), "critique"),
+    }
+    return Question(TextualGradient, shown, chosen)
+
+
+def _improve(ledger: Ledger, plan: Plan, first: int) -> Generator[Effect, Any, bool]:
+    """Ask for the round's updates and fresh samples, and score them; says whether any became a candidate.
+
+    ``first`` is the place of the round's first step.
+    """
+    places = [first + i for i, step in enumerate(ledger.steps[first:]) if step.failure is None]
+    left = ledger.affordable(sum(plan.contrasts[place - first].updates for place in places) + plan.fresh)
+    updates = []
+    for place in places:
+        n = min(plan.contrasts[place - first].updates, left)
+        updates.append(_update(ledger, ledger.steps[place], n))
+        left -= n
+    number = ledger.steps[first].number
+    fresh = request(ledger, "sample", None, ledger.given, min(plan.fresh, left), number)
+    return (yield from make(ledger, *updates, fresh, critiques=dict(enumerate(places))))
+
+
+def _update(ledger: Ledger, step: Step, n: int) -> Generate:
+    parent = _parent(step)
+    shown = {
+        "query": _asked(ledger, parent),
+        "current_response": fence(_short(ledger, parent.response)),
         "editing_instructions": fence(_short(ledger, step.gradient), "instructions"),
     }
-    updates = request(ledger, "update", Update, shown, plan.updates, step.number, plan.chosen)
-    spare = ledger.affordable(plan.updates + plan.fresh) - updates.n
-    fresh = request(ledger, "sample", None, ledger.given, min(plan.fresh, spare), step.number)
-    return (yield from make(ledger, updates, fresh))
+    return request(ledger, "update", Update, shown, n, step.number, parent)
+
+
+def _parent(step: Step) -> Candidate:
+    assert step.chosen is not None, "a step that was critiqued has what it is about"
+    return step.chosen
 
 
 def _sample(ledger: Ledger, n: int, step: int) -> Generator[Effect, Any, bool]:

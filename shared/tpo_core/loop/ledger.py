@@ -13,6 +13,7 @@ from typing import Any
 
 from tpo_core.config import TPOConfig
 from tpo_core.errors import InvalidInputError
+from tpo_core.experience import Evidence
 from tpo_core.prompts.rendering import show_query
 from tpo_core.trajectory import StopReason, Trajectory
 from tpo_core.values import Candidate, Completion, Failure, Pair, Prompt, Reward, Step, Usage
@@ -42,6 +43,12 @@ class Ledger:
         self._seeds = (config.seed or 0) * 1_000_003  # far apart, so that two seeds' samples never share a number
         self._rewards: dict[Any, Reward] = {}  # finite ones only: what failed is asked again when its text comes back
         self._gained = 0  # the round in which the best last became better
+        self.spent: dict[str, Usage] = {}
+        """What each task cost."""
+        self.explored = 0.0
+        """What was planned only to learn, as it counts against the budget."""
+        self.told = Evidence()
+        """What the configuration's ``experience`` has from this loop."""
 
     @property
     def given(self) -> Any:
@@ -76,7 +83,7 @@ class Ledger:
             return "reward_failed"
         if config.deadline is not None and self.elapsed >= config.deadline:
             return "deadline"
-        if config.max_tokens is not None and (self.usage + self.reward_usage).tokens >= config.max_tokens:
+        if config.max_tokens is not None and self.priced(self.usage + self.reward_usage) >= config.max_tokens:
             return "max_tokens"
         if config.max_calls is not None and self.usage.calls >= config.max_calls:
             return "max_calls"
@@ -86,6 +93,10 @@ class Ledger:
     def in_vain(self) -> bool:
         """Return whether asking again is in vain: every sample failed so that the next would, too."""
         return bool(self.candidates) and all(c.failure is not None and c.failure.lasting for c in self.candidates)
+
+    def priced(self, usage: Usage) -> float:
+        """Return what a usage counts against ``max_tokens``."""
+        return usage.completion_tokens + self.config.prompt_price * usage.prompt_tokens
 
     def stalled(self, number: int) -> bool:
         """Return whether, before round ``number``, ``patience`` rounds have gone by without a better best."""
@@ -107,9 +118,11 @@ class Ledger:
         """Return how many samples the call budget still allows beyond ``calls``; None without a budget."""
         return None if self.config.max_calls is None else max(0, self.config.max_calls - self.usage.calls - calls)
 
-    def spend(self, usage: Usage, calls: int) -> None:
+    def spend(self, usage: Usage, calls: int, task: str = "sample") -> None:
         """Book what was asked: at least ``calls`` samples, more where ``usage`` says that calls failed."""
-        self.usage += replace(usage, calls=max(usage.calls, calls))
+        usage = replace(usage, calls=max(usage.calls, calls))
+        self.spent[task] = self.spent.get(task, Usage()) + usage
+        self.usage += usage
 
     # -- the cache ----------------------------------------------------------------------------------------------------
 
@@ -121,10 +134,12 @@ class Ledger:
         fresh: bool,
         failure: Failure | None,
         parent: Candidate | None = None,
+        critique: int | None = None,
     ) -> Candidate:
         """Enter a completion as a candidate without a reward yet, or with the reason why it is none.
 
-        What an update answers is what its ``parent`` answered, unless the completion says otherwise.
+        What an update answers is what its ``parent`` answered, unless the completion says otherwise. ``critique`` is
+        the place of its critique in ``steps``.
         """
         context = completion.context if completion.context is not None or parent is None else parent.context
         candidate = Candidate(
@@ -133,6 +148,7 @@ class Ledger:
             step=step,
             failure=failure,
             fresh=fresh,
+            critique=critique,
             index=len(self.candidates),
             context=None if context == self.query or not _shows(context) else context,
         )

@@ -1,40 +1,84 @@
-"""What a round spends on what: which parent, which contrast, how many updates and fresh samples. A plan is data."""
+"""What a round spends on what: contrasts to critique, updates of each, fresh samples. A plan is data."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from tpo_core.loop.ledger import Ledger
+from tpo_core.trajectory import StopReason
 from tpo_core.values import Candidate
 
-__all__ = [
-    "Plan",
-]
+__all__ = ["Contrast", "Plan", "contrasts", "paper_plan"]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One round: what to contrast, and how to spend its samples."""
+class Contrast:
+    """One critique: what it compares, and how many updates are made from it."""
 
     chosen: Candidate
     """The parent: what the critique is about and the updates rewrite."""
     rejected: Candidate | None
     """What it is contrasted with; None critiques the chosen alone."""
     updates: int
-    fresh: int
 
 
-def plan_round(ledger: Ledger) -> Plan | None:
-    """Return the paper's round: N updates of the best of C against the worst of C; None without contrast.
+@dataclass(frozen=True)
+class Plan:
+    """How one round spends its samples."""
 
-    Mode ``revision`` needs no contrast. ``fresh`` of the N samples are the program's own instead of updates.
+    contrasts: tuple[Contrast, ...] = ()
+    """The critiques: they do not wait for each other."""
+    fresh: int = 0
+    """Samples of the program itself."""
+    final: bool = True
+    """Whether the round ends with it; else another plan of the same round follows."""
+
+
+def paper_plan(ledger: Ledger, number: int) -> Plan | StopReason:
+    """Return the paper's round: N updates of the best of C against the worst of C.
+
+    Mode ``revision`` needs no contrast. ``fresh`` of the N samples are the program's own instead of updates. Without
+    contrast the round samples once more, and then is the last.
     """
     config, best = ledger.config, ledger.best
+    if number > config.rounds:
+        return "depth"
     if best is None or (config.mode == "tpo" and not ledger.has_contrast()):
-        return None
-    return Plan(
-        chosen=best,
-        rejected=ledger.worst if config.mode == "tpo" else None,
-        updates=config.width - config.fresh,
-        fresh=config.fresh,
-    )
+        return "no_contrast" if ledger.of_step(number) else Plan(fresh=config.width, final=False)
+    rejected = ledger.worst if config.mode == "tpo" else None
+    return Plan((Contrast(best, rejected, config.width - config.fresh),), config.fresh)
+
+
+def contrasts(ledger: Ledger, critiques: int, updates: int) -> tuple[Contrast, ...]:
+    """Return this many contrasts, no two alike: of the best against the worst, then others of the lower half.
+
+    Pairs that were critiqued before come last. Where the lower half holds too few, the next best are parents; and with
+    no contrast to the best, or in mode ``revision``, candidates are critiqued alone, the best first.
+    """
+    told = {(s.chosen.index, s.rejected.index if s.rejected else None) for s in ledger.steps if s.chosen}
+    pairs = list(_pairs(ledger))
+    pairs.sort(key=lambda pair: (pair[0].index, pair[1].index if pair[1] else None) in told)  # stable
+    return tuple(Contrast(chosen, rejected, updates) for chosen, rejected in islice(pairs, critiques))
+
+
+def _pairs(ledger: Ledger) -> Iterator[tuple[Candidate, Candidate | None]]:
+    ranked = _distinct(ledger)
+    lower = ranked[: len(ranked) // 2 : -1] if len(ranked) > 2 else ranked[:0:-1]
+    for chosen in ranked[:2]:
+        below = [c for c in lower if _reward(chosen) - _reward(c) > ledger.config.min_spread]
+        if ledger.config.mode == "tpo":
+            yield from ((chosen, rejected) for rejected in below)
+        if ledger.config.mode == "revision" or not below:
+            yield chosen, None
+
+
+def _distinct(ledger: Ledger) -> Sequence[Candidate]:
+    """Return the scored candidates from the best down, one per response, the earliest of equals first."""
+    first = {c.response: c for c in reversed(ledger.scored)}
+    return sorted(first.values(), key=lambda c: (-_reward(c), c.index))
+
+
+def _reward(candidate: Candidate) -> float:
+    return candidate.reward if candidate.reward is not None else float("-inf")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
-from dataclasses import replace
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import nan
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["make", "nothing_error", "request", "say"]
+__all__ = ["Question", "make", "nothing_error", "request", "say"]
 
 
 def request(
@@ -57,11 +57,20 @@ def request(
     )
 
 
-def make(ledger: Ledger, *requests: Generate) -> Generator[Effect, Any, bool]:
+def make(
+    ledger: Ledger, *requests: Generate, critiques: Mapping[int, int] | None = None
+) -> Generator[Effect, Any, bool]:
     """Ask, enter the answers in the ledger, the failed ones with their reasons, and score what is new.
 
-    Says whether any of them became a candidate.
+    Args:
+        ledger: Of this loop.
+        *requests: For samples and updates of one round.
+        critiques: For a request of updates, by its place here, that of its critique in the ledger's steps.
+
+    Returns:
+        Whether any of them became a candidate.
     """
+    places = [(critiques or {}).get(place) for place, r in enumerate(requests) if r.n > 0]
     requests = tuple(r for r in requests if r.n > 0)
     answers = yield from ask(ledger, *requests)
     new = [
@@ -71,8 +80,9 @@ def make(ledger: Ledger, *requests: Generate) -> Generator[Effect, Any, bool]:
             fresh=r.task == "sample",
             failure=c.failure or refuse(c.text, c.finish_reason),
             parent=r.parent,
+            critique=critique,
         )
-        for r, completions in zip(requests, answers, strict=True)
+        for r, completions, critique in zip(requests, answers, places, strict=True)
         for c in completions
     ]
     yield from score(ledger, new)
@@ -98,9 +108,10 @@ def ask(ledger: Ledger, *requests: Generate) -> Generator[Effect, Any, list[Sequ
         error = masked(raised)
         lost = Completion(failure=Failure("error", f"{type(error).__name__}: {error}", error))
         answers = [[lost] * request.n for request in requests]
+    for task in dict.fromkeys(request.task for request in requests):
+        ledger.clocked(task, since)
     for request, completions in zip(requests, answers, strict=True):
-        ledger.clocked(request.task, since)
-        ledger.spend(Usage.total(c.usage for c in completions), request.n)
+        ledger.spend(Usage.total(c.usage for c in completions), request.n, request.task)
     return answers
 
 
@@ -142,17 +153,33 @@ def _lost(ledger: Ledger, pairs: Sequence[Pair], error: Exception) -> None:
         raise RewardError(f"the reward model raised {what}") from error
 
 
+@dataclass(frozen=True)
+class Question:
+    """What the critic is asked about one candidate."""
+
+    signature: type[dspy.Signature]
+    inputs: dict[str, str]
+    about: Candidate
+
+
 def say(
-    ledger: Ledger, task: Task, signature: type[dspy.Signature], inputs: dict[str, str], step: int, about: Candidate
-) -> Generator[Effect, Any, Completion]:
-    """Ask the critic once, and once more if nothing came; a critique cut short is still a critique."""
-    completion = Completion(failure=Failure("empty", "the call budget is used up"))
-    for _ in range(min(2, ledger.affordable(2))):
-        [[completion]] = yield from ask(ledger, request(ledger, task, signature, inputs, 1, step, about))
-        completion = replace(completion, failure=completion.failure or refuse(completion.text))
-        if completion.failure is None or ledger.exhausted():
+    ledger: Ledger, task: Task, questions: Sequence[Question], step: int
+) -> Generator[Effect, Any, list[Completion]]:
+    """Ask the critic all questions at once, and once more those that nothing came of; returns one answer each.
+
+    A critique cut short is still a critique.
+    """
+    said = [Completion(failure=Failure("empty", "the call budget is used up")) for _ in questions]
+    for _ in range(2):
+        left = [place for place, answer in enumerate(said) if answer.failure is not None]
+        left = left[: ledger.affordable(len(left))]
+        again = [questions[place] for place in left]
+        asked = [request(ledger, task, q.signature, q.inputs, 1, step, q.about) for q in again]
+        for place, [completion] in zip(left, (yield from ask(ledger, *asked)), strict=True):
+            said[place] = replace(completion, failure=completion.failure or refuse(completion.text))
+        if not left or ledger.exhausted():
             break
-    return completion
+    return said
 
 
 def nothing_error(ledger: Ledger) -> GenerationError | RewardError:

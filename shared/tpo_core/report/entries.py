@@ -118,15 +118,12 @@ def rounds_of(trajectory: Trajectory) -> int:
 
 
 def parent_of(candidate: Candidate, trajectory: Trajectory) -> int | None:
-    """Return the place of the candidate that an update rewrites: its own word, or the chosen of its round."""
+    """Return the place of the candidate that an update rewrites: the chosen of its critique, or of its round."""
     if candidate.fresh:
         return None
-    parent = getattr(candidate, "parent", None)
-    if parent is None:
-        parent = next((s.chosen for s in trajectory.steps if s.number == candidate.step), None)
-    if isinstance(parent, int):
-        return parent if 0 <= parent < len(trajectory.candidates) else None
-    return None if parent is None else place_of(parent, trajectory)
+    if candidate.critique is not None and 0 <= candidate.critique < len(trajectory.steps):
+        return place_of(trajectory.steps[candidate.critique].chosen, trajectory)
+    return place_of(next((s.chosen for s in trajectory.steps if s.number == candidate.step), None), trajectory)
 
 
 def place_of(candidate: Candidate | None, trajectory: Trajectory) -> int | None:

@@ -116,12 +116,10 @@ def test_each_text_is_kept_once_and_others_point_at_it(make):
     assert {c["parent"] for c in data["candidates"] if c.get("update")} == {s["chosen"] for s in data["steps"]}
 
 
-def test_a_candidate_s_own_word_on_its_parent_counts_more_than_its_round():
-    class Child(Candidate):
-        parent = 1
-
+def test_an_update_s_parent_is_the_chosen_of_its_critique_where_a_round_has_several():
     parents = (Candidate("a", reward=2.0, index=0), Candidate("b", reward=1.0, index=1))
-    t = Trajectory("q", (*parents, Child("c", reward=3.0, step=1, fresh=False, index=2)), (Step(1, parents[0]),))
+    update = Candidate("c", reward=3.0, step=1, fresh=False, critique=1, index=2)
+    t = Trajectory("q", (*parents, update), (Step(1, parents[0]), Step(1, parents[1])))
     assert data_of(trajectory_page(t), "trajectory")["candidates"][2]["parent"] == 1
 
 

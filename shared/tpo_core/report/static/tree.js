@@ -8,6 +8,7 @@ const STOPS = {
   max_tokens: "budget of tokens",
   deadline: "deadline",
   no_contrast: "all rewards equal: nothing to compare",
+  no_expected_gain: "nothing more was worth its tokens",
   no_candidates: "a round gave no candidate",
   critic_failed: "the critic failed",
   reward_failed: "the reward model failed",

@@ -1,0 +1,160 @@
+"""The adaptive plan: each round what is expected to raise the best most for what is left of the budget.
+
+What a query costs and promises is read from its ledger, what updates are worth from the runs' shared experience; the
+law that weighs them is ``planner``'s. It learns even where feedback looks worthless, for a share of the tokens.
+"""
+
+from __future__ import annotations
+
+import math
+
+from tpo_core.experience import Cost, Evidence, Experience
+from tpo_core.loop.learning import fresh_mean
+from tpo_core.loop.ledger import Ledger
+from tpo_core.loop.planner import (
+    CRITIQUES,
+    Costs,
+    Outlook,
+    Split,
+    best_split,
+    gain,
+    query_spread,
+    spread_of,
+    value_of_updates,
+)
+from tpo_core.loop.plans import Plan, contrasts
+from tpo_core.trajectory import StopReason
+from tpo_core.values import Usage
+
+__all__ = ["adaptive_plan", "first_samples"]
+
+FIRST = 3
+"""Samples before the first plan, where their cost is not known yet."""
+FIRST_SHARE = 0.25
+"""The share of the budget that goes to samples before the first plan."""
+EXPLORED_SHARE = 0.05
+"""The share of all tokens that may be spent only to learn what updates are worth."""
+EXPLORED_FIRST = 0.25
+"""And on top of it, once, this share of one query's budget: an unknown policy is tried at its first queries."""
+OPTIMISM = 1.5
+"""Updates are tried while they would pay were they worth this many standard deviations more than known."""
+LEAST_GAIN = 0.005
+"""Stop where all that is left of the budget is expected to gain less than this many spreads of fresh samples."""
+PROMPT_TOKENS = 200
+"""What the engine's prompts add to the texts they show, about."""
+FAR = 50.0
+
+
+def first_samples(ledger: Ledger) -> int:
+    """Return how many samples come before the first plan."""
+    config = ledger.config
+    if config.max_tokens is None:
+        share = FIRST_SHARE * _budget(ledger, tokens=False)
+    elif (known := _experience(ledger).evidence.sample).usable and known.completion_tokens:
+        share = FIRST_SHARE * config.max_tokens / _price(ledger, known)
+    else:
+        share = FIRST
+    return min(config.width, max(2, round(share)))
+
+
+def adaptive_plan(ledger: Ledger, number: int) -> Plan | StopReason:
+    """Return the round that is expected to raise the best most, or why there is none."""
+    evidence, best = _experience(ledger).evidence, ledger.best
+    tokens = ledger.config.max_tokens is not None and ledger.usage.completion_tokens > 0
+    budget, costs = _budget(ledger, tokens=tokens), _costs(ledger, evidence, tokens=tokens)
+    if best is None or best.reward is None:
+        return "no_candidates"
+    if _fruitless(ledger, number - 1) and not _critiqued(ledger, number - 1):
+        return "no_candidates"
+    outlook, s = _outlook(ledger, best.reward, evidence)
+    value = value_of_updates(evidence, s)
+    in_vain = any(_fruitless(ledger, n) and _critiqued(ledger, n) for n in range(1, number))
+    most = 0 if in_vain or ledger.config.mode == "bon" else CRITIQUES
+    split = best_split(outlook, value, costs, budget, critiques=most)
+    if split.critiques + split.fresh == 0:
+        return "max_tokens" if tokens else "max_calls" if ledger.config.max_calls is not None else "depth"
+    if most and not split.critiques:
+        trial = Split(1, 2, int((budget - costs.critique - 2 * costs.update) / costs.sample), 0.0)
+        whole = ledger.config.max_tokens if tokens and ledger.config.max_tokens else _calls(ledger)
+        allowed = EXPLORED_SHARE * evidence.spent + EXPLORED_FIRST * whole - evidence.explored
+        hoped = gain(outlook, value, 1, 2, max(0, trial.fresh), optimism=OPTIMISM)
+        if trial.fresh >= 0 and trial.price(costs) <= allowed and hoped > max(split.gain, LEAST_GAIN):
+            ledger.explored += trial.price(costs)
+            return Plan(contrasts(ledger, 1, 2))
+    if split.gain < LEAST_GAIN:
+        return "no_expected_gain"
+    if split.critiques:
+        return Plan(contrasts(ledger, split.critiques, split.updates))
+    return Plan(fresh=min(split.fresh, ledger.config.width))
+
+
+def _experience(ledger: Ledger) -> Experience:
+    return ledger.config.experience or Experience()
+
+
+def _outlook(ledger: Ledger, best: float, evidence: Evidence) -> tuple[Outlook, float]:
+    """Return where the query stands, and s in the reward's units.
+
+    Where all rewards were equal so far, s is the distance to ``stop_at``, or 1: then the best is the mean, and only the
+    ratio of what samples and updates promise counts.
+    """
+    mean, stop_at = fresh_mean(ledger), ledger.config.stop_at
+    far = math.inf if stop_at is None else stop_at - best
+    s = spread_of(evidence) or (far if 0 < far < math.inf else 1.0)
+    own = ledger.told
+    spread = query_spread(own.fresh_squares, own.fresh_degrees, s)
+    place = max(-FAR, min(FAR, (best - mean) / s))
+    return Outlook(place, place + far / s, spread / math.sqrt(own.fresh_degrees + 1), min(FAR, spread)), s
+
+
+def _costs(ledger: Ledger, evidence: Evidence, *, tokens: bool) -> Costs:
+    """Return what one usable sample, critique and update take of the budget; before any was seen, by the samples'."""
+    known = (evidence.sample, evidence.critique, evidence.update)
+    if not tokens:
+        return Costs(*(_calls_each(cost, prior) for cost, prior in zip(known, (1, 2, 1), strict=True)))
+    sample = evidence.sample
+    usable = max(1, sample.usable)
+    asked, said = sample.prompt_tokens / max(1, sample.asked), sample.completion_tokens / usable
+    rho = ledger.config.prompt_price
+    priors = (
+        said + rho * asked,
+        said + rho * (2 * asked + 3 * said + 2 * PROMPT_TOKENS),
+        said + rho * (asked + 1.5 * said + PROMPT_TOKENS),
+    )
+    paid = [(prior + _paid(ledger, cost)) / (1 + cost.usable) for cost, prior in zip(known, priors, strict=True)]
+    scoring = ledger.priced(ledger.reward_usage) / max(1, ledger.reward_usage.calls)
+    return Costs(max(1.0, paid[0] + scoring), paid[1], paid[2] + scoring)
+
+
+def _calls_each(cost: Cost, prior: int) -> float:
+    return prior * (1 + cost.asked) / (1 + cost.usable)
+
+
+def _paid(ledger: Ledger, cost: Cost) -> float:
+    return ledger.priced(Usage(0, 0, cost.prompt_tokens, cost.completion_tokens))
+
+
+def _price(ledger: Ledger, cost: Cost) -> float:
+    return max(1.0, _paid(ledger, cost) / max(1, cost.usable))
+
+
+def _budget(ledger: Ledger, *, tokens: bool) -> float:
+    """Return what is left: of the tokens, or of the calls."""
+    if tokens and ledger.config.max_tokens is not None:
+        return ledger.config.max_tokens - ledger.priced(ledger.usage + ledger.reward_usage)
+    return _calls(ledger) - ledger.usage.calls
+
+
+def _calls(ledger: Ledger) -> int:
+    """Return the budget in calls: the user's, else what the paper's plan makes."""
+    config = ledger.config
+    return config.samples if config.max_calls is None else config.max_calls
+
+
+def _critiqued(ledger: Ledger, number: int) -> bool:
+    return any(step.number == number and step.chosen is not None for step in ledger.steps)
+
+
+def _fruitless(ledger: Ledger, number: int) -> bool:
+    """Return whether a round after the first samples brought no scored candidate."""
+    return number > 0 and not any(c.reward is not None for c in ledger.of_step(number))
