@@ -62,6 +62,7 @@ def tpo_loop(ledger: Ledger) -> Loop:
         if ledger.best is None:
             raise nothing_error(ledger)
         ledger.stop_reason = stop or (yield from _rounds(ledger, adaptive_plan if adaptive else paper_plan))
+        learn(ledger)
     except TPOError as error:
         error.trajectory = error.trajectory or ledger.trajectory("error")
         raise
@@ -92,7 +93,6 @@ def _rounds(ledger: Ledger, plan: Callable[[Ledger, int], Plan | StopReason]) ->
         if not isinstance(planned, Plan):
             return _last(ledger, number, planned)
         if stop := (yield from _round(ledger, planned, number)):
-            learn(ledger)
             return stop
         number += planned.final
 
