@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tpo_langchain.caching import SaltedCache
 from tpo_langchain.chat import ChatTPO
 from tpo_langchain.feedback import trajectory_feedback
-from tpo_langchain.graphs import tpo_node
+from tpo_langchain.node import tpo_node
 from tpo_langchain.prompts import load_prompts
 from tpo_langchain.roles import TunedPrompt
 from tpo_langchain.runnable import RunnableTPO

@@ -1,4 +1,4 @@
-"""Refinement in LangGraph: a node that refines the last message, and a whole graph whose last answer is refined."""
+"""Refinement in LangGraph: the last step of a conversation, and a whole graph whose last answer is refined."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase
 
 from tpo_core import InvalidInputError, Trajectory
@@ -19,7 +19,7 @@ from tpo_langchain.tracing import Meter, child
 if TYPE_CHECKING:
     from tpo_langchain.runnable import RunnableTPO
 
-__all__ = ["Ending", "WholeGraph", "ending", "tpo_node"]
+__all__ = ["Ending", "WholeGraph", "ending", "replacement"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class WholeGraph:
             return state
         best = _refiner(whole, last)._refine(_asked(last, meter), run_manager, config)
         if self._keeps(config):
-            self.graph.update_state(config, {"messages": [_replacement(last, best)]})
+            self.graph.update_state(config, {"messages": [replacement(last, best)]})
         return best if whole.return_trajectory else _with_last(state, last, best)
 
     async def arun(self, whole: RunnableTPO, input: Any, run_manager: Any, config: RunnableConfig, kwargs: Any) -> Any:
@@ -82,7 +82,7 @@ class WholeGraph:
             return state
         best = await _refiner(whole, last)._arefine(_asked(last, meter), run_manager, config)
         if self._keeps(config):
-            await self.graph.aupdate_state(config, {"messages": [_replacement(last, best)]})
+            await self.graph.aupdate_state(config, {"messages": [replacement(last, best)]})
         return best if whole.return_trajectory else _with_last(state, last, best)
 
     def _keeps(self, config: RunnableConfig) -> bool:
@@ -118,7 +118,7 @@ def _refiner(whole: RunnableTPO, last: Ending) -> RunnableTPO:
     return refiner.after_first(last.answer)
 
 
-def _replacement(last: Ending, best: Any) -> AIMessage:
+def replacement(last: Ending, best: Any) -> AIMessage:
     """Return the best answer under the id of the one it replaces: ``add_messages`` goes by it."""
     message = best.best.value if isinstance(best, Trajectory) else best
     message = message if isinstance(message, AIMessage) else AIMessage(str(message))
@@ -126,51 +126,4 @@ def _replacement(last: Ending, best: Any) -> AIMessage:
 
 
 def _with_last(state: Mapping[str, Any], last: Ending, best: Any) -> dict[str, Any]:
-    return {**state, "messages": [*last.before, _replacement(last, best)]}
-
-
-def tpo_node(
-    llm: Runnable[Any, Any], *, reward: Any, messages_key: str = "messages", **settings: Any
-) -> Runnable[Any, dict[str, Any]]:
-    """Return a LangGraph node that refines the last message of the state.
-
-    An answer in words is replaced, under its own id, by the best of itself, other samples of ``llm`` and their updates.
-    After a user's or a tool's message the node answers itself. A message that calls tools is left alone.
-
-    Args:
-        llm: A chat model, or a chain from messages to a message; it samples, and its model criticises and edits.
-        reward: What the answer is aligned to; see ``RunnableTPO``.
-        messages_key: Where the state keeps its messages.
-        **settings: ``RunnableTPO``'s other arguments.
-
-    Example:
-        >>> graph.add_node("answer", tpo_node(model, reward=reward))  # doctest: +SKIP
-    """
-    from tpo_langchain.runnable import RunnableTPO
-
-    refined = RunnableTPO(llm, reward=reward, **settings)
-    if refined.return_trajectory:
-        raise InvalidInputError("return_trajectory has no place in a node, which returns messages")
-
-    def find(state: Any) -> tuple[RunnableTPO, Ending] | None:
-        messages = state.get(messages_key) if isinstance(state, Mapping) else getattr(state, messages_key, None)
-        if not messages:
-            raise InvalidInputError(f"the state has no messages under {messages_key!r}; see messages_key=")
-        last = ending(messages)
-        if last is None:
-            return None
-        return (refined if last.answer is None else refined.after_first(last.answer)), last
-
-    def node(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        if (found := find(state)) is None:
-            return {}
-        refiner, last = found
-        return {messages_key: [_replacement(last, refiner.invoke(last.before, config))]}
-
-    async def anode(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        if (found := find(state)) is None:
-            return {}
-        refiner, last = found
-        return {messages_key: [_replacement(last, await refiner.ainvoke(last.before, config))]}
-
-    return RunnableLambda(node, anode, name="tpo")
+    return {**state, "messages": [*last.before, replacement(last, best)]}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 
 import tpo_core
@@ -14,6 +15,7 @@ import tpo_core.rewards
 import tpo_core.runs
 
 ROOT = Path(__file__).parents[2]
+PACKAGES = ("tpo_core", "tpo_litellm", "tpo_dspy", "tpo_langchain")
 
 
 def loaded(statement: str) -> set[str]:
@@ -71,3 +73,19 @@ def test_the_arrows_run_one_way():
 def test_library_code_never_asks_for_trust_or_pickles(path):
     source = path.read_text()
     assert "import pickle" not in source and "asyncio.run(" not in source
+
+
+def test_no_module_imports_itself_by_way_of_others_and_the_engine_has_at_most_20_rooms():
+    graph = grimp.build_graph(*PACKAGES, exclude_type_checking_imports=True, cache_dir=None)
+    imported = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert not list(_circles(imported))
+    assert len(graph.find_children("tpo_core")) <= 20
+
+
+def _circles(imported):
+    """Yield modules that take part in circles: what is left once those that import nothing left are taken away."""
+    left = dict(imported)
+    while free := [module for module, others in left.items() if not others & left.keys()]:
+        for module in free:
+            del left[module]
+    yield from left

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tpo_core.errors import InvalidInputError, RewardContractError, RewardError, TPOError
 from tpo_core.masking import hidden_errors
 from tpo_core.rewards.concurrency import is_control_flow
-from tpo_core.rewards.hosts.metric import Metric
+from tpo_core.rewards.hosts.settings import SettableMetric
 from tpo_core.threads import in_thread
 from tpo_core.values import Pair, Prompt, Reward
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["RewardModel", "make_pairs", "prompt_key"]
 
 
-class RewardModel(Metric, ABC):
+class RewardModel(SettableMetric, ABC):
     """Scores responses to prompts: one float per pair, same order, higher is better, any scale.
 
     Subclasses implement ``score_batch``. The same object, called, is a metric in DSPy, GEPA, BestOfN, Refine, LangSmith

@@ -17,17 +17,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tpo_core.errors import InvalidInputError, RewardError
-from tpo_core.rewards.calling import is_number
 from tpo_core.rewards.hosts import reading
 from tpo_core.values import Pair, Prompt, Reward
-
-if TYPE_CHECKING:
-    from tpo_core.rewards.hosts.settings import HostMetric
 
 __all__ = ["Metric"]
 
@@ -119,51 +115,6 @@ class Metric:
         """Answer as a call does, without blocking."""
         ask = self._metric_ask(gold, pred, inputs, outputs, reference_outputs, prompts, completions)
         return self._metric_answer(await self.ascore_pairs(ask.pairs), ask, trace, pred_name)
-
-    def as_metric(
-        self,
-        *,
-        threshold: float | None = None,
-        mean: float | None = None,
-        scale: float = 1.0,
-        prompt: Callable[[Any], Prompt] | None = None,
-        response: Callable[[Any], str] | None = None,
-        objectives: bool = False,
-        name: str | None = None,
-    ) -> HostMetric:
-        """Return this reward with settings for hosts.
-
-        Args:
-            threshold: Answer True or False where a host asks yes or no; compared with the mapped reward.
-            mean: Map rewards to 0..1 as ``1 / (1 + exp(-(reward - mean) / scale))``; None leaves them raw. The mean and
-                the standard deviation of the rewards of typical answers serve well.
-            scale: The width of that map, above 0.
-            prompt: Reads the prompt out of the host's example, inputs or arguments.
-            response: Reads the response out of the host's prediction or outputs.
-            objectives: Answer DSPy with a ``Prediction`` that has the reward's heads as ``objective_scores``, for
-                ``dspy.GEPA(..., gepa_kwargs={"frontier_type": "objective"})``.
-            name: The key under which hosts file the scores.
-
-        Raises:
-            InvalidInputError: ``scale`` is not above 0, or another number is not finite.
-        """
-        if not (is_number(scale) and scale > 0):
-            raise InvalidInputError(f"scale must be a number above 0, not {scale!r}")
-        for argument, number in {"mean": mean, "threshold": threshold}.items():
-            if number is not None and not is_number(number):
-                raise InvalidInputError(f"{argument} must be a number, not {number!r}")
-        from tpo_core.rewards.hosts.settings import HostMetric
-
-        return HostMetric(
-            self,
-            threshold=threshold,
-            mean=mean,
-            scale=scale,
-            prompt=prompt,
-            response=response,
-            objectives=objectives,
-            name=name,
-        )
 
     def _metric_ask(
         self, gold: Any, pred: Any, inputs: Any, outputs: Any, reference: Any, prompts: Any, completions: Any
