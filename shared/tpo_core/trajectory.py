@@ -35,6 +35,9 @@ _WEAK: tuple[FailureReason, ...] = ("empty", "placeholder", "length", "unparsabl
 
 FORMAT = 1
 
+_BESIDE = ("best", "gain", "diagnosis", "models", "error")
+"""What ``tpo ask --json`` writes beside a trajectory; it follows from it, or is not the trajectory's."""
+
 
 @dataclass(frozen=True)
 class Trajectory:
@@ -150,7 +153,7 @@ class Trajectory:
             raise InvalidInputError("data is not a trajectory written by to_dict or to_json: it names no format")
         if data["format"] != FORMAT:
             raise InvalidInputError(f"data: format {data['format']!r:.80} is not {FORMAT}, the one this version reads")
-        return rebuilt(cls, {name: value for name, value in data.items() if name != "format"})
+        return rebuilt(cls, {name: value for name, value in data.items() if name not in ("format", *_BESIDE)})
 
     @classmethod
     def from_json(cls, text: str) -> Trajectory:

@@ -60,7 +60,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("query", help='what to ask; "-" reads standard input')
     parser.set_defaults(run=run)
     models = parser.add_argument_group("models")
-    models.add_argument("--model", help="GGUF file, litellm model string, or a server's model (env TPO_MODEL)")
+    models.add_argument(
+        "--model", help="the model that answers: GGUF file, litellm string, or a server's model (env TPO_MODEL)"
+    )
     models.add_argument("--api-base", metavar="URL", help="server (env TPO_API_BASE, OPENAI_BASE_URL)")
     models.add_argument("--critic", metavar="MODEL", help="model that writes the critique; the same by default")
     models.add_argument("--editor", metavar="MODEL", help="model that rewrites; the same by default")
@@ -77,15 +79,30 @@ def add_parser(subparsers: Any) -> None:
     search.add_argument("--depth", type=int, help="rounds (default 2)")
     search.add_argument("--fresh", type=int, help="how many of a round's answers are new instead of rewritten")
     search.add_argument("--temperature", type=float, help="sampling temperature (default 0.7)")
+    search.add_argument("--top-p", type=float, metavar="P", help="nucleus sampling")
     search.add_argument("--seed", type=int, help="make the samples reproducible")
+    search.add_argument("--min-spread", type=float, metavar="REWARD", help="rewards that differ less have no contrast")
+    search.add_argument(
+        "--samples-at-once", type=int, metavar="N", help="how many of the first samples are asked at once"
+    )
+    search.add_argument("--max-shown-chars", type=int, metavar="N", help="longest text shown to critic and editor")
     limits = parser.add_argument_group("limits")
     limits.add_argument(
-        "--max-tokens", type=int, metavar="N", help="most tokens of one answer (the model's own by default)"
+        "--max-response-tokens",
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help="most tokens of one answer (the model's own by default)",
     )
+    limits.add_argument(
+        "--max-total-tokens", type=int, metavar="N", help="start nothing new after so many tokens in all"
+    )
+    limits.add_argument("--stop-at", type=float, metavar="REWARD", help="stop as soon as a reward reaches this")
+    limits.add_argument("--patience", type=int, metavar="N", help="stop after so many rounds without a gain")
     limits.add_argument("--max-calls", type=int, metavar="N", help="most samples in all")
     limits.add_argument("--deadline", type=float, metavar="SECONDS", help="answer with the best so far after this")
     output = parser.add_argument_group("output")
-    output.add_argument("--json", action="store_true", help="write the whole trajectory as JSON and nothing else")
+    output.add_argument("--json", action="store_true", help="write the outcome and the trajectory as JSON, no more")
     output.add_argument("--save", metavar="FILE", help="write the trajectory to a JSON file too")
     output.add_argument("--verbose", action="store_true", help="log to standard error")
 
@@ -105,13 +122,14 @@ def run(args: argparse.Namespace) -> int:
     if args.save is not None:
         _check_save(Path(args.save).resolve())
     view: View = Quiet() if args.json else Show()
+    names: dict[str, str] = {}
     try:
         with view:
-            trajectory = _refine(args, query, view)
+            trajectory = _refine(args, query, view, names)
     except (TPOError, KeyboardInterrupt) as error:
-        _deliver(args, view, getattr(error, "trajectory", None))
+        _deliver(args, view, names, getattr(error, "trajectory", None), error)
         raise
-    _deliver(args, view, trajectory)
+    _deliver(args, view, names, trajectory)
     return 0
 
 
@@ -125,9 +143,10 @@ def _check_save(path: Path) -> None:
         raise InvalidInputError(f"--save: the folder {path.parent} cannot be written to")
 
 
-def _refine(args: argparse.Namespace, query: str, view: View) -> Trajectory:
-    """Find the models, and run the loop."""
+def _refine(args: argparse.Namespace, query: str, view: View, names: dict[str, str]) -> Trajectory:
+    """Find the models, enter their names, and run the loop."""
     from tpo_core.cli.models import find_model, find_reward, is_embedded
+    from tpo_core.cli.seen import better_models
 
     models: dict[str | None, ChatModel] = {}
 
@@ -144,7 +163,10 @@ def _refine(args: argparse.Namespace, query: str, view: View) -> Trajectory:
         )
         reward = find_reward(args.reward, judge=lambda: policy, named=named)
         config = _config(args, is_embedded(policy))
+        names |= {"policy": policy.name, "critic": critic.name, "editor": editor.name, "reward": reward.name}
         view.open(query, policy.name, reward, config)
+        if is_embedded(policy) and not args.json:
+            view.note(better_models())
         for model in models.values():
             _load(model, view)
         return _loop(args, query, policy, critic, editor, reward, config, view)
@@ -194,7 +216,14 @@ def _config(args: argparse.Namespace, embedded: bool) -> TPOConfig:
         "fresh": args.fresh,
         "temperature": args.temperature,
         "seed": args.seed,
-        "max_response_tokens": args.max_tokens,
+        "max_response_tokens": args.max_response_tokens,
+        "max_tokens": args.max_total_tokens,
+        "top_p": args.top_p,
+        "min_spread": args.min_spread,
+        "samples_at_once": args.samples_at_once,
+        "max_shown_chars": args.max_shown_chars,
+        "stop_at": args.stop_at,
+        "patience": args.patience,
         "max_calls": args.max_calls,
         "deadline": args.deadline,
     }
@@ -206,16 +235,22 @@ def _config(args: argparse.Namespace, embedded: bool) -> TPOConfig:
     return TPOConfig(**settings)
 
 
-def _deliver(args: argparse.Namespace, view: View, trajectory: Trajectory | None) -> None:
+def _deliver(
+    args: argparse.Namespace,
+    view: View,
+    names: Mapping[str, str],
+    trajectory: Trajectory | None,
+    error: BaseException | None = None,
+) -> None:
     """Show the outcome, and write it where it was asked for."""
-    if trajectory is None:
-        return
-    if trajectory.best_or_none is not None:
+    from tpo_core.cli.models import summary
+
+    if trajectory is not None and trajectory.best_or_none is not None:
         view.close(trajectory)
     if args.json:
         # ASCII: safe for terminals and for outputs of any encoding
-        sys.stdout.write(json.dumps(trajectory.to_dict(), indent=2, allow_nan=False) + "\n")
-    if args.save is not None:
+        sys.stdout.write(json.dumps(summary(trajectory, names, error), indent=2, allow_nan=False) + "\n")
+    if args.save is not None and trajectory is not None:
         with replacing(args.save, "--save") as file:
             file.write(trajectory.to_json(indent=2) + "\n")
 

@@ -7,15 +7,17 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tpo_core.errors import InvalidInputError, ModelError
-from tpo_core.masking import public
+from tpo_core.masking import hide, public
 from tpo_core.models.policy import ChatModel
+from tpo_core.records import plain
+from tpo_core.trajectory import Trajectory
 
-__all__ = ["QUESTION", "find_model", "find_reward", "is_embedded"]
+__all__ = ["QUESTION", "find_model", "find_reward", "is_embedded", "summary"]
 
 QUESTION = "Does the response give clear, correct and useful advice about the query?"
 """What the embedded model is asked about an answer. So small a judge is weak by any wording: by this one it ranked a
@@ -79,6 +81,26 @@ def find_reward(reward: str, judge: Callable[[], ChatModel], named: Callable[[st
     if found := re.fullmatch(r"(?P<home>[\w.]+|.+\.py):(?P<name>[A-Za-z_]\w*)", reward):
         return as_reward(_imported(found["home"], found["name"]))
     return as_reward(reward)
+
+
+def summary(trajectory: Trajectory | None, models: Mapping[str, str], error: BaseException | None) -> dict[str, Any]:
+    """Return what ``--json`` writes: the outcome, and the whole trajectory where there is one.
+
+    Args:
+        trajectory: What was gained; None where nothing had started.
+        models: The names of the policy, the critic, the editor and the reward.
+        error: What ended the run, if anything did.
+    """
+    best = None if trajectory is None else trajectory.best_or_none
+    shown = None if best is None else {"response": best.response, "reward": best.reward, "step": best.step}
+    return {
+        **({} if trajectory is None else trajectory.to_dict()),
+        "best": plain(shown),
+        "gain": None if trajectory is None or best is None else trajectory.gain,
+        "diagnosis": None if trajectory is None else trajectory.diagnosis,
+        "models": dict(models),
+        "error": None if error is None else hide(" ".join(str(error).split()) or type(error).__name__),
+    }
 
 
 def _on_server(model: str | None, base: str) -> ChatModel:

@@ -36,7 +36,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("input", nargs="?", default="-", help="JSON lines; standard input by default")
     parser.add_argument("-o", "--output", default="-", help="where to write; standard output by default")
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--model", metavar="NAME", help="a reward model to run here: org/name, or a folder")
+    which.add_argument(
+        "--reward",
+        metavar="REWARD",
+        help="as in tpo ask: org/name or ./folder (run here), URL, judge, judge:MODEL, module:function, mine.py:length",
+    )
     which.add_argument(
         "--remote", metavar="URL", action="append", help="a reward model on a server; again for replicas"
     )
@@ -44,6 +48,8 @@ def add_parser(subparsers: Any) -> None:
         "--header", metavar="'NAME: VALUE'", action="append", default=[], help="with --remote: sent with each request"
     )
     parser.add_argument("--tokenizer", metavar="NAME", help="with --remote: the model's, so that token ids can be sent")
+    parser.add_argument("--model", help="with --reward judge: the model that judges, as in tpo ask (env TPO_MODEL)")
+    parser.add_argument("--api-base", metavar="URL", help="the judge's server (env TPO_API_BASE, OPENAI_BASE_URL)")
     parser.add_argument("--device", help="cpu, cuda, mps; by default the accelerator there is")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="by default what the device is fast in"
@@ -165,11 +171,26 @@ def _model(args: argparse.Namespace) -> RewardModel:
         model = RemoteRewardModel(args.remote, tokenizer=args.tokenizer, headers=headers)
         model.selftest()  # rather than null for every line of a file
         return model
+    if not _runs_here(args.reward):
+        from tpo_core.cli.models import find_model, find_reward
+
+        named: RewardModel = find_reward(
+            args.reward,
+            judge=lambda: find_model(args.model, args.api_base),
+            named=lambda name: find_model(name, args.api_base),
+        )
+        named.check()
+        return named
     from tpo_core.rewards import HFRewardModel
 
     return HFRewardModel(
-        args.model, device=args.device, dtype=args.dtype, trust_remote_code=args.trust_remote_code, on_long="error"
+        args.reward, device=args.device, dtype=args.dtype, trust_remote_code=args.trust_remote_code, on_long="error"
     )
+
+
+def _runs_here(reward: str) -> bool:
+    """Return whether a reward is a transformers model: ``org/name`` or a folder."""
+    return os.path.isdir(reward) or ("/" in reward and ":" not in reward and not reward.startswith("judge"))
 
 
 def _header(text: str) -> tuple[str, str]:

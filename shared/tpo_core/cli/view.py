@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,6 +32,9 @@ class View(Protocol):
     def open(self, query: str, model: str, reward: Any, config: TPOConfig) -> None:
         """Show what is about to happen."""
 
+    def note(self, lines: Sequence[str]) -> None:
+        """Say which better models there are."""
+
     def busy(self, doing: str) -> None:
         """Say what is being waited for."""
 
@@ -52,6 +56,9 @@ class Quiet:
         """End."""
 
     def open(self, query: str, model: str, reward: Any, config: TPOConfig) -> None:
+        """Show nothing."""
+
+    def note(self, lines: Sequence[str]) -> None:
         """Show nothing."""
 
     def busy(self, doing: str) -> None:
@@ -102,6 +109,12 @@ class Show:
             f"{config.mode} with width {config.width} and depth {config.rounds}: up to {config.samples} samples",
             style="dim",
         )
+
+    def note(self, lines: Sequence[str]) -> None:
+        """Say which better models there are; where there is none, how to name one."""
+        self._line("This is the embedded model, which is very small; none is used unless you name it.", style="yellow")
+        for line in lines or ["others: --api-base URL of an OpenAI-compatible server, --model provider/name"]:
+            self._line(line, style="yellow", indent=2)
 
     def busy(self, doing: str) -> None:
         """Say what is being waited for."""

@@ -148,6 +148,11 @@ def served_models(api_base: str, api_key: str | None) -> list[str]:
                 f"no server answers at {public(api_base)} ({error}); start it, or correct its address (it usually "
                 "ends in /v1)"
             ) from error
+    if answer.status_code == 404 and not urlsplit(api_base).path.rstrip("/").endswith("/v1"):
+        raise ModelError(
+            f"{public(api_base)} has no /models: the address of an OpenAI-compatible server usually ends in /v1; "
+            f"try {public(api_base.rstrip('/'))}/v1"
+        )
     if answer.status_code in (401, 403):
         raise ModelError(f"the server at {public(api_base)} refuses the key ({answer.status_code}): set OPENAI_API_KEY")
     try:

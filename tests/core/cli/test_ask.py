@@ -21,6 +21,7 @@ from rich.console import Console
 from loopback import LoopbackServer
 from tpo_core import Candidate, Progress, TPOConfig, Trajectory
 from tpo_core.cli.main import main
+from tpo_core.cli.seen import better_models
 from tpo_core.cli.text import clean, json_line
 from tpo_core.cli.view import Show
 
@@ -130,6 +131,27 @@ def test_json_is_the_trajectory_and_nothing_else(
     assert Trajectory.from_json(saved.read_text(encoding="utf-8")) == trajectory
 
 
+def test_json_has_the_outcome_in_front_of_the_trajectory(
+    loopback: Start, length: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(loopback(speak), "--reward", length, "--critic", "c", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    trajectory = Trajectory.from_dict(told)
+    best = {"response": trajectory.best.response, "reward": trajectory.best.reward, "step": 1}
+    assert told["best"] == best and told["gain"] == trajectory.gain > 0
+    assert told["diagnosis"] is None and told["error"] is None
+    assert told["models"] == {"policy": "smol", "critic": "c", "editor": "smol", "reward": "length"}
+
+
+def test_json_of_a_run_that_failed_says_why(loopback: Start, length: str, capsys: pytest.CaptureFixture[str]) -> None:
+    refusing = loopback(lambda request, number: (401, {"error": {"message": "bad key"}}))
+    assert ask(refusing, "--reward", length, "--json") == 1
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)
+    assert "bad key" in told["error"] and told["error"] in captured.err and told["best"] is None
+    assert told["models"]["policy"] == "smol" and len(told["candidates"]) == 2
+
+
 def test_a_half_surrogate_pair_in_an_answer_is_saved_and_read_again(
     loopback: Start, length: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,6 +183,32 @@ def test_settings_reach_the_requests(loopback: Start, length: str) -> None:
     assert first["messages"][0] == {"role": "system", "content": "Be kind."}
     assert (first["model"], first["temperature"], first["max_tokens"], first["n"]) == ("m/x", 0.2, 50, 2)
     assert "seed" in first
+
+
+def test_the_other_settings_of_the_loop_have_flags_of_their_own(
+    loopback: Start, length: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = loopback(speak)
+    assert ask(server, "--reward", length, "--top-p", "0.9", "--samples-at-once", "1", "--stop-at", "1", "--json") == 0
+    assert [request["top_p"] for request in server.requests] == [0.9]
+    assert json.loads(capsys.readouterr().out)["stop_reason"] == "stop_at"
+    flags = ["--patience", "1", "--min-spread", "0.5", "--max-shown-chars", "100", "--max-total-tokens", "1"]
+    assert ask(server, "--reward", length, *flags, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["stop_reason"] == "max_tokens"
+
+
+def test_an_address_without_v1_is_told_where_it_ends(loopback: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    base = loopback().url.removesuffix("/v1")
+    assert main(["ask", "x", "--api-base", base]) == 1
+    assert f"try {base}/v1" in capsys.readouterr().err
+
+
+def test_better_models_that_can_be_seen_are_named_with_how_to_use_them(loopback: Start) -> None:
+    server = loopback()
+    seen = better_models({"OLLAMA_HOST": server.url.removesuffix("/v1"), "ANTHROPIC_API_KEY": "secret"})
+    assert any(f"--api-base {server.url} --model smol" in line for line in seen)
+    assert any("--model anthropic/" in line and "paid for" in line for line in seen)
+    assert "secret" not in str(seen) and server.requests == []
 
 
 def test_the_judge_is_the_same_model_unless_another_is_named(loopback: Start) -> None:

@@ -34,7 +34,7 @@ def test_a_file_of_pairs_is_scored_and_keeps_its_other_fields(
     lines = [{"prompt": "capital?", "response": f"Paris {i}", "id": i} for i in range(5)]
     lines.append({"prompt": chat, "response": "Lyon é"})
     source, target = write(tmp_path / "in.jsonl", *lines), tmp_path / "out.jsonl"
-    assert main(["score", source, "-o", str(target), "--model", model, "--batch", "2", "--dtype", "float32"]) == 0
+    assert main(["score", source, "-o", str(target), "--reward", model, "--batch", "2", "--dtype", "float32"]) == 0
     written = [json.loads(row) for row in target.read_text().splitlines()]
     rewards = HFRewardModel(model).score([line["prompt"] for line in lines], [str(line["response"]) for line in lines])
     assert [w.pop("reward") for w in written] == pytest.approx(rewards, abs=1e-5)
@@ -47,7 +47,7 @@ def test_pairs_may_come_and_go_through_pipes(
     build: Build, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO('{"prompt": "capital?", "response": "Paris"}\n\n'))
-    assert main(["score", "--model", str(build("someone"))]) == 0
+    assert main(["score", "--reward", str(build("someone"))]) == 0
     (row,) = capsys.readouterr().out.splitlines()
     assert isinstance(json.loads(row)["reward"], float)
 
@@ -58,7 +58,7 @@ def test_a_line_that_cannot_be_scored_costs_only_itself(
     long = {"prompt": "capital?", "response": "Lyon " * 5000}
     source = write(tmp_path / "in.jsonl", {"prompt": "capital?", "response": "Paris"}, long)
     for batch in ("1", "2"):
-        assert main(["score", source, "--model", str(build("someone")), "--batch", batch]) == 1
+        assert main(["score", source, "--reward", str(build("someone")), "--batch", batch]) == 1
         captured = capsys.readouterr()
         good, bad = (json.loads(row) for row in captured.out.splitlines())
         assert good["reward"] is not None and bad["reward"] is None and "tokens long" in bad["failure"]
@@ -85,7 +85,7 @@ def test_a_bad_line_is_named_in_one_line_before_any_model_is_loaded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
 ) -> None:
     (tmp_path / "in.jsonl").write_text(text)
-    assert main(["score", str(tmp_path / "in.jsonl"), "--model", "no/such-model"]) == 2
+    assert main(["score", str(tmp_path / "in.jsonl"), "--reward", "no/such-model"]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 
@@ -104,19 +104,19 @@ def test_a_file_is_read_as_it_is_scored_and_written_as_it_goes(
         return score(self, pairs)
 
     monkeypatch.setattr(HFRewardModel, "score_batch", counted)
-    assert main(["score", str(source), "-o", str(target), "--model", str(build("someone")), "--batch", "3"]) == 0
+    assert main(["score", str(source), "-o", str(target), "--reward", str(build("someone")), "--batch", "3"]) == 0
     assert seen == [0, 3, 6]
     assert [json.loads(row)["note"] for row in target.read_text().splitlines()] == ["\ud800é"] * 7
 
 
 def test_wrong_usage_of_score_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write(tmp_path / "in.jsonl", {"prompt": "a", "response": "b"})
-    assert main(["score", str(tmp_path / "none.jsonl"), "--model", "x"]) == 2
-    assert main(["score", source, "--model", "x", "--batch", "0"]) == 2
-    assert main(["score", source, "-o", source, "--model", "x"]) == 2 and Path(source).read_text()
+    assert main(["score", str(tmp_path / "none.jsonl"), "--reward", "x"]) == 2
+    assert main(["score", source, "--reward", "x", "--batch", "0"]) == 2
+    assert main(["score", source, "-o", source, "--reward", "x"]) == 2 and Path(source).read_text()
     (tmp_path / "latin.jsonl").write_bytes('{"prompt": "é"'.encode("latin-1"))
-    assert main(["score", str(tmp_path / "latin.jsonl"), "--model", "x"]) == 2
-    assert main(["score", source, "--model", str(tmp_path / "none")]) == 1
+    assert main(["score", str(tmp_path / "latin.jsonl"), "--reward", "x"]) == 2
+    assert main(["score", source, "--reward", str(tmp_path / "none")]) == 1
     assert "cannot find the reward model" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["score", source])
@@ -131,3 +131,20 @@ def test_the_benchmark_runs() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert re.search(r"prompt 2000 .*\dx.*e-0\d", done.stdout)
+
+
+def test_every_form_of_a_reward_scores_a_file(tmp_path, loopback, capsys):
+    source = tmp_path / "pairs.jsonl"
+    source.write_text('{"prompt": "q", "response": "four"}\n')
+    (tmp_path / "mine.py").write_text("def length(prompt, response):\n    return len(response)\n")
+    server = loopback()
+    judge = ["--reward", "judge:m", "--api-base", server.url]
+    for form in (
+        ["--reward", f"{tmp_path / 'mine.py'}:length"],
+        judge,
+        ["--reward", "judge", *judge[2:], "--model", "m"],
+    ):
+        assert main(["score", str(source), *form]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert isinstance(told["reward"], float)
+    assert {request["model"] for request in server.requests} == {"m"}
