@@ -9,6 +9,8 @@ from tpo_core.rewards.base import RewardModel
 from tpo_core.values import Pair, Reward
 
 if TYPE_CHECKING:
+    from tpo_core.rewards.checks import Check as Check
+    from tpo_core.rewards.checks import ChecksReward as ChecksReward
     from tpo_core.rewards.ensemble import EnsembleReward as EnsembleReward
     from tpo_core.rewards.function import FunctionReward as FunctionReward
     from tpo_core.rewards.function import as_reward as as_reward
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from tpo_core.rewards.remote.model import RemoteRewardModel as RemoteRewardModel
 
 __all__ = [
+    "Check",
+    "ChecksReward",
     "EnsembleReward",
     "FunctionReward",
     "HFRewardModel",
@@ -31,6 +35,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Check": "checks",
+    "ChecksReward": "checks",
     "EnsembleReward": "ensemble",
     "FunctionReward": "function",
     "HFRewardModel": "hf.model",
