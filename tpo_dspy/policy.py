@@ -20,13 +20,13 @@ from tpo_dspy.agents import Agent
 from tpo_dspy.callbacks import Request, Rounds, is_async, named
 from tpo_dspy.fields import Shape, seen_text, show
 
-__all__ = ["Parts", "ProgramPolicy", "usage_of"]
+__all__ = ["Modules", "ProgramPolicy", "usage_of"]
 
 Trace = list[tuple[Any, dict[str, Any], Any]]
 
 
 @dataclass(frozen=True)
-class Parts:
+class Modules:
     """What a TPO module is made of, as its runs see it."""
 
     program: dspy.Module
@@ -58,12 +58,12 @@ class ProgramPolicy:
 
     fatal: tuple[type[Exception], ...] = ()
 
-    def __init__(self, parts: Parts, inputs: Mapping[str, Any], rounds: Rounds) -> None:
+    def __init__(self, modules: Modules, inputs: Mapping[str, Any], rounds: Rounds) -> None:
         """Take what one call was given."""
         self.takes_n: MutableMapping[Task, bool] = dict.fromkeys(("sample", "loss", "gradient", "update"), False)
-        self._parts, self._inputs, self._rounds = parts, dict(inputs), rounds
-        self._secrets = [Secrets(**getattr(lm, "kwargs", {})) for lm in parts.lms()]  # hidden as long as this runs
-        self._agent = None if parts.final is None else Agent(parts.program, parts.final)
+        self._modules, self._inputs, self._rounds = modules, dict(inputs), rounds
+        self._secrets = [Secrets(**getattr(lm, "kwargs", {})) for lm in modules.lms()]  # hidden as long as this runs
+        self._agent = None if modules.final is None else Agent(modules.program, modules.final)
         self._traces: dict[int, Trace] = {}  # by the id of the object that came of it; the candidates keep those alive
         self._critiques: dict[tuple[str, int, str], Trace] = {}  # by task, round and text
         self.rewrite: Any = None
@@ -118,37 +118,37 @@ class ProgramPolicy:
         loss = self._critiques.get(("loss", step.number, step.loss), [])
         return [*loss, *self._critiques.get(("gradient", step.number, step.gradient), [])]
 
-    def _ask(self, request: Generate, seed: int) -> _Ask:
+    def _ask(self, request: Generate, seed: int) -> _ModuleCall:
         sampling = Sampling(
             salt=(seed,),
             temperature=request.temperature,
             top_p=request.top_p,
             max_tokens=request.max_tokens,
             seed=seed if request.send_seed else None,
-            forgiving=self._parts.forgiving,
+            forgiving=self._modules.forgiving,
             rewrite=self.rewrite if request.task == "sample" else None,
         )
         if request.task == "sample":
             return self._ask_program(request, sampling)
-        predictor = getattr(self._parts, request.task)
+        predictor = getattr(self._modules, request.task)
         told = {**self._context(), **request.inputs}
         module = named(request.task)(predictor, predictor.acall)
         sampling = replace(sampling, shown=request.inputs)
-        return _Ask(request, module, told, lenient(dspy.settings.adapter, sampling), self._parts.lm)
+        return _ModuleCall(request, module, told, lenient(dspy.settings.adapter, sampling), self._modules.lm)
 
-    def _ask_program(self, request: Generate, sampling: Sampling) -> _Ask:
-        program: Any = self._agent or _Program(self._parts.program)
+    def _ask_program(self, request: Generate, sampling: Sampling) -> _ModuleCall:
+        program: Any = self._agent or _Program(self._modules.program)
         module = named("sample")(program, program.acall)
         if self._agent is not None:
             sampling = self._agent.watched(sampling)
         lm = _drawn(dspy.settings.lm, sampling)
-        return _Ask(request, module, self._inputs, salted(dspy.settings.adapter, sampling), lm)
+        return _ModuleCall(request, module, self._inputs, salted(dspy.settings.adapter, sampling), lm)
 
     def _context(self) -> dict[str, Any]:
         given = {**self._inputs, **(self._agent.told if self._agent is not None else {})}
-        return {name: given[name] for name in self._parts.shape.context if given.get(name) is not None}
+        return {name: given[name] for name in self._modules.shape.context if given.get(name) is not None}
 
-    def _completion(self, ask: _Ask) -> Completion:
+    def _completion(self, ask: _ModuleCall) -> Completion:
         request = ask.request
         if ask.failure is not None:
             return Completion(failure=ask.failure, usage=ask.usage, finish_reason=ask.finish_reason)
@@ -158,29 +158,29 @@ class ProgramPolicy:
             return Completion(text, usage=ask.usage, finish_reason=ask.finish_reason)
         value = ask.value if request.parent is None else self._updated(request.parent.value, ask.value)
         try:
-            text = self._parts.shape.response(value)
+            text = self._modules.shape.response(value)
         except InvalidInputError as error:  # perhaps only this sample took a way out that gives another Prediction
             return Completion(failure=Failure("unparsable", str(error), error), usage=ask.usage)
         self._traces[id(value)] = ask.trace
-        seen = self._seen(ask.trace) if request.task == "sample" and self._parts.contextual else None
+        seen = self._seen(ask.trace) if request.task == "sample" and self._modules.contextual else None
         return Completion(text, value, usage=ask.usage, finish_reason=ask.finish_reason, context=seen)
 
     def _seen(self, trace: Trace) -> str | None:
         """Write what the sample's answer was made from; None where that is the call's inputs and no more."""
-        outputs = self._parts.shape.outputs
+        outputs = self._modules.shape.outputs
         wrote = [step for step in trace if any(name in step[2] for name in outputs)] or trace
         return None if not wrote else seen_text(self._inputs, wrote[-1][1])
 
     def _updated(self, parent: dspy.Prediction, update: dspy.Prediction) -> dspy.Prediction:
         """Return the parent's Prediction with its fields rewritten."""
-        improved = self._parts.shape.improved
+        improved = self._modules.shape.improved
         if missing := [name for name in improved.values() if name not in update]:
             raise InvalidInputError(f"update lacks the output field {', '.join(missing)}: give its signature one")
         return parent.copy(**{name: update[new] for name, new in improved.items()})
 
 
 @dataclass
-class _Ask:
+class _ModuleCall:
     """One request on its way: what is run, where, and what came of it."""
 
     request: Generate

@@ -21,7 +21,7 @@ from tpo_core.trajectory import Trajectory
 from tpo_core.values import Candidate, Completion, Pair, Reward
 from tpo_dspy.callbacks import Rounds, ScoreInRound
 from tpo_dspy.fields import show
-from tpo_dspy.policy import Parts, ProgramPolicy
+from tpo_dspy.policy import Modules, ProgramPolicy
 from tpo_dspy.rewarded import Outside, extend_trace, with_trajectory
 from tpo_dspy.stream import observer
 
@@ -36,7 +36,7 @@ class AttemptPolicy(ProgramPolicy):
         last = (module.predictors() or [None])[-1]
         shape: Any = SimpleNamespace(response=_whole, context={})
         self.lm = getattr(last, "lm", None)
-        super().__init__(Parts(module, shape, None, None, None, lm=self.lm, forgiving=False), inputs, rounds)
+        super().__init__(Modules(module, shape, None, None, None, lm=self.lm, forgiving=False), inputs, rounds)
         self.inputs = inputs
         self.attempts: list[Candidate] = []
         """The attempts so far, in order, with their rewards."""

@@ -19,7 +19,7 @@ from tpo_core.values import Prompt
 from tpo_dspy.agents import final_step
 from tpo_dspy.callbacks import Rounds, ScoreInRound
 from tpo_dspy.fields import bind, labelled, pick_query, shape_of
-from tpo_dspy.policy import Parts, ProgramPolicy
+from tpo_dspy.policy import Modules, ProgramPolicy
 from tpo_dspy.rewarded import Outside, Rewarded, extend_trace, with_trajectory
 from tpo_dspy.stream import observer
 
@@ -133,19 +133,19 @@ class TPO(Rewarded):
         own, inputs = labelled(self.program, bind(self.program, args, kwargs))
         query = pick_query(self._query, self._shape, inputs)
         rounds = Rounds()
-        policy = ProgramPolicy(self._parts(), own, rounds)
+        policy = ProgramPolicy(self._run_modules(), own, rounds)
         try:
             yield _Run(self, query, inputs, policy, rounds)
         finally:
             rounds.close()
 
-    def _parts(self) -> Parts:
+    def _run_modules(self) -> Modules:
         last = (self.program.predictors() or [None])[-1]
         lm = getattr(last, "lm", None)
         if self.config.rounds and (lm or dspy.settings.lm or getattr(self.loss, "lm", None)) is None:
             raise InvalidInputError("no LM is set: call dspy.configure(lm=dspy.LM('openai/gpt-4o-mini')) first")
         final = getattr(self.program, self._final[0]) if self._final else None
-        return Parts(
+        return Modules(
             self.program, self._shape, self.loss, self.gradient, self.update, lm, final, contextual=self._query is None
         )
 

@@ -1,6 +1,6 @@
 """What makes a score out of hidden states, in float32 whatever the body runs in.
 
-A head is called with one tensor per sequence, (places, hidden), and answers one ``Outcome`` each. Near 23 a bfloat16
+A head is called with one tensor per sequence, (places, hidden), and answers one ``HeadScore`` each. Near 23 a bfloat16
 logit moves in steps of 0.125, so heads never run in half precision.
 """
 
@@ -17,17 +17,17 @@ from torch.nn import functional
 from tpo_core.errors import ModelError
 from tpo_core.rewards.families.entries import Blend, Gate, Mlp, Steps
 
-__all__ = ["BlendHead", "GateHead", "HeadFn", "LinearHead", "MlpHead", "Outcome", "StepHead", "build_head"]
+__all__ = ["BlendHead", "GateHead", "HeadFn", "HeadScore", "LinearHead", "MlpHead", "StepHead", "build_head"]
 
-Outcome = tuple[float, dict[str, float]]
+HeadScore = tuple[float, dict[str, float]]
 """The score, and the named numbers behind it."""
 
 
 class HeadFn(Protocol):
     """Scores sequences by the hidden states at their places."""
 
-    def __call__(self, hidden: Sequence[Tensor]) -> list[Outcome]:
-        """Return one outcome per sequence.
+    def __call__(self, hidden: Sequence[Tensor]) -> list[HeadScore]:
+        """Return one score per sequence.
 
         Args:
             hidden: For each sequence the hidden states at its places, (places, hidden), any dtype.
@@ -43,7 +43,7 @@ class LinearHead:
         self._column = column
         self._names = tuple(names)
 
-    def __call__(self, hidden: Sequence[Tensor]) -> list[Outcome]:
+    def __call__(self, hidden: Sequence[Tensor]) -> list[HeadScore]:
         """Score by the last place."""
         logits = torch.stack([h[-1] for h in hidden]).float()
         if self._weight is not None:
@@ -72,7 +72,7 @@ class MlpHead:
             states = functional.linear(states.relu() if number else states, weight, bias)
         return states
 
-    def __call__(self, hidden: Sequence[Tensor]) -> list[Outcome]:
+    def __call__(self, hidden: Sequence[Tensor]) -> list[HeadScore]:
         """Score by the last place."""
         values: list[float] = self.logits(torch.stack([h[-1] for h in hidden]))[:, 0].tolist()
         return [(value, {}) for value in values]
@@ -96,7 +96,7 @@ class GateHead:
         self._scale = tensors[f"{spec.gating}.logit_scale"].float()[0]
         self._temperature = temperature
 
-    def __call__(self, hidden: Sequence[Tensor]) -> list[Outcome]:
+    def __call__(self, hidden: Sequence[Tensor]) -> list[HeadScore]:
         """Score by the objectives at the last token and the gate at the prompt's end."""
         last, prompt = torch.stack([h.float() for h in hidden]).unbind(1)
         rewards = functional.linear(last, self._regression).view(len(hidden), len(self._names), -1).mean(2)
@@ -125,7 +125,7 @@ class BlendHead:
         self._means = tensors[f"{spec.means}.weight"][::2].float()
         self._gate = _layers(tensors, spec.gate)
 
-    def __call__(self, hidden: Sequence[Tensor]) -> list[Outcome]:
+    def __call__(self, hidden: Sequence[Tensor]) -> list[HeadScore]:
         """Score by the last place."""
         states = torch.stack([h[-1] for h in hidden]).float()
         means = functional.linear(states, self._means)
@@ -142,14 +142,14 @@ class StepHead:
         self._mlp = MlpHead(tensors, spec.prefix)
         self._reduce = spec.reduce
 
-    def __call__(self, hidden: Sequence[Tensor]) -> list[Outcome]:
+    def __call__(self, hidden: Sequence[Tensor]) -> list[HeadScore]:
         """Score by the places of the markers, one per step."""
         rights: list[float] = self._mlp.logits(torch.cat(list(hidden))).softmax(1)[:, 1].tolist()
-        outcomes: list[Outcome] = []
+        scores: list[HeadScore] = []
         for states in hidden:
             steps, rights = rights[: len(states)], rights[len(states) :]
-            outcomes.append((self._one(steps), {f"step {i}": p for i, p in enumerate(steps, 1)}))
-        return outcomes
+            scores.append((self._one(steps), {f"step {i}": p for i, p in enumerate(steps, 1)}))
+        return scores
 
     def _one(self, steps: Sequence[float]) -> float:
         if not steps:

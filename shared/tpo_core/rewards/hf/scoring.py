@@ -17,7 +17,7 @@ from torch import Tensor
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.families.conversation import Conversations, Encoded
 from tpo_core.rewards.hf.checkpoint import Loaded
-from tpo_core.rewards.hf.heads import Outcome
+from tpo_core.rewards.hf.heads import HeadScore
 from tpo_core.rewards.hf.packed import ATTENTION, PackedForward
 from tpo_core.rewards.hf.padded import PaddedForward
 from tpo_core.rewards.hf.quiet import set_attention
@@ -64,7 +64,7 @@ class Scorer:
         return [_reward(found[e.ids, e.kinds], e) if isinstance(e, Encoded) else e for e in encoded]
 
 
-def _reward(outcome: Outcome, encoded: Encoded) -> Reward:
+def _reward(outcome: HeadScore, encoded: Encoded) -> Reward:
     score, heads = outcome
     return Reward(score, heads=heads, truncated=encoded.truncated)
 

@@ -118,30 +118,30 @@ class Metric:
 
     def _metric_ask(
         self, gold: Any, pred: Any, inputs: Any, outputs: Any, reference: Any, prompts: Any, completions: Any
-    ) -> _Ask:
+    ) -> _HostCall:
         if completions is not None:
             asked = [None] * len(completions) if prompts is None else prompts
             if len(asked) != len(completions):
                 raise InvalidInputError(
                     f"prompts and completions differ in length: {len(asked)} and {len(completions)}"
                 )
-            return _Ask("batch", [self._metric_pair(p, c) for p, c in zip(asked, completions, strict=True)])
+            return _HostCall("batch", [self._metric_pair(p, c) for p, c in zip(asked, completions, strict=True)])
         if outputs is not None:
-            return _Ask("evaluator", [self._metric_pair(_Inputs.of(inputs, reference), outputs)])
+            return _HostCall("evaluator", [self._metric_pair(_Inputs.of(inputs, reference), outputs)])
         if pred is None and isinstance(gold, dict) and "response" in gold:
-            return _Ask("value", [self._metric_pair(gold.get("prompt", ""), gold["response"])])
+            return _HostCall("value", [self._metric_pair(gold.get("prompt", ""), gold["response"])])
         if pred is None:
             raise InvalidInputError(
                 f"{self.name} was called without an answer; call it as reward(example, prediction), "
                 "or with {'prompt': ..., 'response': ...}"
             )
-        return _Ask("value", [self._metric_pair(gold, pred)])
+        return _HostCall("value", [self._metric_pair(gold, pred)])
 
     def _metric_pair(self, inputs: Any, outputs: Any) -> Pair:
         prompt = "" if inputs is None else self.read_prompt(inputs, outputs)
         return Pair(prompt, self.read_response(outputs), value=outputs, inputs=inputs)
 
-    def _metric_answer(self, rewards: Sequence[Reward], ask: _Ask, trace: Any, pred_name: str | None) -> Any:
+    def _metric_answer(self, rewards: Sequence[Reward], ask: _HostCall, trace: Any, pred_name: str | None) -> Any:
         if ask.kind == "batch":
             return [self.for_host(r) for r in rewards]
         reward = rewards[0]
@@ -170,7 +170,7 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class _Ask:
+class _HostCall:
     kind: str
     """Who asks: ``value``, ``evaluator`` or ``batch``."""
     pairs: list[Pair]

@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-__all__ = ["Gate"]
+__all__ = ["ConcurrencyLimit"]
 
 T = TypeVar("T")
 
 
-class Gate:
+class ConcurrencyLimit:
     """Lets so many through at once: threads together, and the tasks of each event loop together.
 
     A thread cannot be cancelled, so what hangs in one keeps its place. Where that is true of every place, the next
@@ -32,9 +32,9 @@ class Gate:
         self._threads = threading.Condition()
         self._tasks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
-    def __reduce__(self) -> tuple[type[Gate], tuple[int]]:
+    def __reduce__(self) -> tuple[type[ConcurrencyLimit], tuple[int]]:
         """Pickle as a new one."""
-        return Gate, (self._width,)
+        return ConcurrencyLimit, (self._width,)
 
     def through(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Call when there is room."""

@@ -15,7 +15,7 @@ from tpo_core.models.resolving import as_chat
 from tpo_core.rewards.base import RewardModel, prompt_key
 from tpo_core.rewards.concurrency import Mutex, aeach, each, raise_if_broken
 from tpo_core.rewards.judge.judging import Answer, Ask, combine, compare, grade, yes_or_no
-from tpo_core.rewards.judge.limit import Gate
+from tpo_core.rewards.judge.limit import ConcurrencyLimit
 from tpo_core.rewards.judge.prompts import PROMPTS
 from tpo_core.rewards.judge.settings import check_choices, check_numbers, criteria_of
 from tpo_core.values import Completion, Pair, Reward, Usage
@@ -99,7 +99,7 @@ class JudgeReward(RewardModel):
         self._top = top_logprobs
         self._temperature = temperature
         self._workers = workers
-        self._gate = Gate(workers)
+        self._concurrency = ConcurrencyLimit(workers)
         self._logprobs = logprobs
         self._required = logprobs == "require"
         # Found out once and kept; two threads that find out at once find the same.
@@ -156,10 +156,10 @@ class JudgeReward(RewardModel):
         self._reachable = True
 
     def _send(self, ask: Ask) -> Completion:
-        return _only(self._gate.through(self.chat.chat, ask.messages, **self._options(ask)), self.name)
+        return _only(self._concurrency.through(self.chat.chat, ask.messages, **self._options(ask)), self.name)
 
     async def _asend(self, ask: Ask) -> Completion:
-        return _only(await self._gate.athrough(self.chat.achat, ask.messages, **self._options(ask)), self.name)
+        return _only(await self._concurrency.athrough(self.chat.achat, ask.messages, **self._options(ask)), self.name)
 
     def _options(self, ask: Ask) -> dict[str, Any]:
         limit = self._limits[0 if ask.weighed else 1]

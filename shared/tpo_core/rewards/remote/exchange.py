@@ -18,7 +18,7 @@ from tpo_core.masking import Secrets, hide, public
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["AnswerError", "Line", "TransientError"]
+__all__ = ["AnswerError", "Connections", "TransientError"]
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class AnswerError(RewardError):
         self.status = status
 
 
-class Line:
+class Connections:
     """Connections to one server. It lives in one event loop; nothing else touches it.
 
     Args:

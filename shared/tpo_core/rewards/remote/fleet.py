@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from tpo_core.errors import RewardError
-from tpo_core.rewards.remote.exchange import AnswerError, Line, TransientError
+from tpo_core.rewards.remote.exchange import AnswerError, Connections, TransientError
 from tpo_core.rewards.remote.replica import Replica
 from tpo_core.rewards.remote.servers import Server
 
@@ -57,8 +57,10 @@ class Fleet:
         loop = asyncio.get_running_loop()
         if not self._replicas or self._loop is not loop:
             self._loop = loop
-            lines = [Line(url, headers=self._headers, timeout=self._timeout) for url in self._urls]
-            self._replicas = [Replica(line, self._server, self._model, places=self._connections) for line in lines]
+            connections = [Connections(url, headers=self._headers, timeout=self._timeout) for url in self._urls]
+            self._replicas = [
+                Replica(each, self._server, self._model, places=self._connections) for each in connections
+            ]
         return self._replicas
 
     async def trying(self, call: Callable[[Replica], Awaitable[T]]) -> T:
@@ -85,7 +87,9 @@ class Fleet:
             replica = min(self.replicas(), key=lambda r: (r.rests(), tried[r], r.load))
             async with replica.place():
                 if all(r.gone(self._timeout * (self._retries + 1)) for r in self.replicas()):
-                    raise RewardError(f"reward server {replica.line.url} has only failed for too long to be waited for")
+                    raise RewardError(
+                        f"reward server {replica.connections.url} has only failed for too long to be waited for"
+                    )
                 if not replica.rests() or all(r.rests() for r in self.replicas()):
                     tried[replica] += 1
                     return await self._call(replica, call)
@@ -122,4 +126,4 @@ class Fleet:
         replicas, self._replicas = self._replicas, []
         if self._loop is asyncio.get_running_loop():
             for replica in replicas:
-                await replica.line.close()
+                await replica.connections.close()

@@ -266,7 +266,7 @@ class RemoteRewardModel(RewardModel):
             numbers = await replica.scores(form, [items[i] for i in batch])
             scores |= {i: float(self._reward(n, items[i])) for i, n in zip(batch, numbers, strict=True)}
         ordered = tuple(scores[i] for i in range(len(items)))
-        found = shown(replica.line.url, server.name, replica.model or "", ordered)
+        found = shown(replica.connections.url, server.name, replica.model or "", ordered)
         if self._raw:
             check_scores(found.scores, found.url)
             replica.shown = found

@@ -11,7 +11,7 @@ from typing import Any
 
 from tpo_core.errors import RewardContractError, RewardError, UnsupportedError
 from tpo_core.masking import hide
-from tpo_core.rewards.remote.exchange import AnswerError, Line
+from tpo_core.rewards.remote.exchange import AnswerError, Connections
 from tpo_core.rewards.remote.selftest import SelfTest
 from tpo_core.rewards.remote.servers import SERVERS, Form, Item, Server
 
@@ -25,7 +25,7 @@ _LONGEST = 30.0
 class Replica:
     """One URL. It lives in one event loop; nothing else touches it."""
 
-    line: Line
+    connections: Connections
     server: Server | None
     """None until it is found out."""
     model: str | None
@@ -113,7 +113,7 @@ class Replica:
         if self.server is None or not self.known:
             server = await self._find()
             if reason := server.unfit(self.info):
-                raise UnsupportedError(f"reward server {self.line.url} {reason}")
+                raise UnsupportedError(f"reward server {self.connections.url} {reason}")
             if self.model is None:
                 self.model = await self._named(server)
             self.server, self.known = server, True
@@ -137,17 +137,17 @@ class Replica:
             RewardError: It refused, or answered something else than scores for each item.
         """
         server = await self.recognise()
-        answer = await self.line.ask("POST", server.path, server.body(self.model or "", form, items))
+        answer = await self.connections.ask("POST", server.path, server.body(self.model or "", form, items))
         try:
             numbers = server.read(answer, self.info)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError) as error:
             said, what = hide(json.dumps(answer, ensure_ascii=False)), hide(repr(error))
             raise RewardError(
-                f"reward server {self.line.url} did not answer as {server.name} does ({what:.200}): {said:.200}"
+                f"reward server {self.connections.url} did not answer as {server.name} does ({what:.200}): {said:.200}"
             ) from error
         if len(numbers) != len(items):
             raise RewardContractError(
-                f"reward server {self.line.url} returned {len(numbers)} rewards for {len(items)} responses"
+                f"reward server {self.connections.url} returned {len(numbers)} rewards for {len(items)} responses"
             )
         return numbers
 
@@ -162,8 +162,8 @@ class Replica:
             return self.server
         names = ", ".join(repr(s.name) for s in SERVERS)
         raise UnsupportedError(
-            f"cannot tell what serves {self.line.url}; say server= one of {names}, or give request= and parse="
-            + ("; a URL here ends before the /v1" if self.line.url.rstrip("/").endswith("/v1") else "")
+            f"cannot tell what serves {self.connections.url}; say server= one of {names}, or give request= and parse="
+            + ("; a URL here ends before the /v1" if self.connections.url.rstrip("/").endswith("/v1") else "")
         )
 
     async def _named(self, server: Server) -> str:
@@ -178,7 +178,7 @@ class Replica:
     async def _peek(self, path: str) -> Mapping[str, Any]:
         """Return the JSON object at a path; empty when there is none."""
         try:
-            found = await self.line.ask("GET", path)
+            found = await self.connections.ask("GET", path)
         except AnswerError as error:
             if 300 <= error.status < 400 or error.status in (401, 403, 407):
                 raise

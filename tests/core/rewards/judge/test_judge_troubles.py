@@ -9,7 +9,7 @@ from judges import Judge, prefers_good, weighed, writes_grades
 
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 from tpo_core.rewards import JudgeReward
-from tpo_core.rewards.judge.limit import Gate
+from tpo_core.rewards.judge.limit import ConcurrencyLimit
 from tpo_core.values import Completion, Failure, Pair, Usage
 
 
@@ -211,7 +211,7 @@ async def test_no_more_questions_are_under_way_than_workers_however_many_ask():
 
 
 def test_questions_that_hang_do_not_keep_others_waiting_for_ever():
-    gate, hangs = Gate(1, stuck=0.05), threading.Event()
+    gate, hangs = ConcurrencyLimit(1, stuck=0.05), threading.Event()
     thread = threading.Thread(target=gate.through, args=(hangs.wait,))
     thread.start()
     assert gate.through(lambda: "asked") == "asked"

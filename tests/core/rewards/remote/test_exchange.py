@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from tpo_core.rewards.remote.exchange import Line, TransientError
+from tpo_core.rewards.remote.exchange import Connections, TransientError
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]"
 
@@ -24,7 +24,7 @@ async def line(answers=True, timeout=60.0):
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    opened = Line(f"http://127.0.0.1:{port}", headers={}, timeout=timeout)
+    opened = Connections(f"http://127.0.0.1:{port}", headers={}, timeout=timeout)
     try:
         yield opened
     finally:
