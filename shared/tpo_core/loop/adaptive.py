@@ -16,6 +16,7 @@ from tpo_core.loop.planner import (
     Costs,
     Outlook,
     Split,
+    Value,
     best_split,
     gain,
     query_spread,
@@ -74,18 +75,30 @@ def adaptive_plan(ledger: Ledger, number: int) -> Plan | StopReason:
     if split.critiques + split.fresh == 0:
         return "max_tokens" if tokens else "max_calls" if ledger.config.max_calls is not None else "depth"
     if most and not split.critiques:
-        trial = Split(1, 2, int((budget - costs.critique - 2 * costs.update) / costs.sample), 0.0)
         whole = ledger.config.max_tokens if tokens and ledger.config.max_tokens else _calls(ledger)
         allowed = EXPLORED_SHARE * evidence.spent + EXPLORED_FIRST * whole - evidence.explored
-        hoped = gain(outlook, value, 1, 2, max(0, trial.fresh), optimism=OPTIMISM)
-        if trial.fresh >= 0 and trial.price(costs) <= allowed and hoped > max(split.gain, LEAST_GAIN):
+        if trial := _trial(outlook, value, costs, min(budget, allowed), budget, split.gain):
             ledger.explored += trial.price(costs)
-            return Plan(contrasts(ledger, 1, 2))
+            return Plan(contrasts(ledger, trial.critiques, trial.updates))
     if split.gain < LEAST_GAIN:
         return "no_expected_gain"
     if split.critiques:
         return Plan(contrasts(ledger, split.critiques, split.updates))
     return Plan(fresh=min(split.fresh, ledger.config.width))
+
+
+def _trial(outlook: Outlook, value: Value, costs: Costs, allowed: float, budget: float, gained: float) -> Split | None:
+    """Return one critique with two updates, or with one, that would gain more than ``gained`` were updates worth more.
+
+    None where that costs more than is allowed, or would not pay even so.
+    """
+    for updates in (2, 1):
+        trial = Split(1, updates, 0, 0.0)
+        rest = int((budget - trial.price(costs)) / costs.sample)
+        if trial.price(costs) <= allowed:
+            hoped = gain(outlook, value, 1, updates, rest, optimism=OPTIMISM)
+            return trial if hoped > max(gained, LEAST_GAIN) else None
+    return None
 
 
 def _experience(ledger: Ledger) -> Experience:

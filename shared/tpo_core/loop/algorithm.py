@@ -37,6 +37,9 @@ __all__ = [
     "tpo_loop",
 ]
 
+WORDS_A_TOKEN = 0.6
+"""Words that fit into a token, with room to spare: about 0.75 in plain English, fewer in lists and other languages."""
+
 Loop: TypeAlias = Generator[Effect, Any, Trajectory]
 """Yields effects, is sent their answers, returns the trajectory."""
 
@@ -157,7 +160,7 @@ def _loss(ledger: Ledger, contrast: Contrast) -> Question:
     shown = {"query": _asked(ledger, chosen, rejected)}
     if rejected is None:
         return Question(SelfCritique, {**shown, "chosen_response": _show(ledger, chosen)}, chosen)
-    pair = {"rejected_response": _show(ledger, rejected), "chosen_response": _show(ledger, chosen)}
+    pair = {"chosen_response": _show(ledger, chosen), "rejected_response": _show(ledger, rejected)}
     return Question(TextualLoss, {**shown, **pair}, chosen)
 
 
@@ -193,9 +196,19 @@ def _update(ledger: Ledger, step: Step, n: int) -> Generate:
     shown = {
         "query": _asked(ledger, parent),
         "current_response": fence(_short(ledger, parent.response)),
-        "editing_instructions": fence(_short(ledger, step.gradient), "instructions"),
+        "editing_instructions": _instructions(ledger, step, parent),
     }
     return request(ledger, "update", Update, shown, n, step.number, parent)
+
+
+def _instructions(ledger: Ledger, step: Step, parent: Candidate) -> str:
+    """Show the instructions; before them what the reward remarked, word for word, and below them the longest length."""
+    parts = [fence(_short(ledger, step.gradient), "instructions")]
+    if parent.feedback:
+        parts.insert(0, fence(_short(ledger, parent.feedback), "remarks"))
+    if ledger.config.max_response_tokens is not None:
+        parts.append(f"Write no more than {max(1, int(WORDS_A_TOKEN * ledger.config.max_response_tokens))} words.")
+    return "\n".join(parts)
 
 
 def _parent(step: Step) -> Candidate:
@@ -218,11 +231,9 @@ def _asked(ledger: Ledger, chosen: Candidate, rejected: Candidate | None = None)
 
 
 def _show(ledger: Ledger, candidate: Candidate) -> str:
-    """Fence a candidate's text, with the reward model's remarks below it where there are any."""
+    """Fence a candidate's text, with the reward model's remarks before it where there are any."""
     text = fence(_short(ledger, candidate.response))
-    if candidate.feedback:
-        text += "\n" + fence(_short(ledger, candidate.feedback), "remarks")
-    return text
+    return fence(_short(ledger, candidate.feedback), "remarks") + "\n" + text if candidate.feedback else text
 
 
 def _short(ledger: Ledger, text: str) -> str:

@@ -91,11 +91,24 @@ def unecho(text: str, inputs: Mapping[str, Any], asked: str = "") -> str:
         >>> unecho("Write it so:\\n<response>\\nBetter.\\n</response>\\nand send it.", shown)
         'Write it so:\\n<response>\\nBetter.\\n</response>\\nand send it.'
     """
-    fences = {name: found[1] for name, value in inputs.items() if (found := _FENCE.match(str(value)))}
-    if not any(f"<{tag}>" in text or f"</{tag}>" in text for tag in fences.values()):
+    fences = {name: tags for name, value in inputs.items() if (tags := _fences_of(str(value)))}
+    tags = [tag for found in fences.values() for tag in found]
+    if not any(f"<{tag}>" in text or f"</{tag}>" in text for tag in tags):
         return text
     shown = [form for name in fences for form in _forms(name, str(inputs[name]))]
-    return _unfenced(_without_sections(text, shown, asked), list(fences.values()))
+    return _unfenced(_without_sections(text, shown, asked), tags)
+
+
+def _fences_of(value: str) -> list[str]:
+    """Return the tags of the fences that a value begins with, one after the other."""
+    tags, at = [], 0
+    while found := _FENCE.match(value, at):
+        tags.append(found[1])
+        end = value.find(f"\n</{found[1]}>\n", at)
+        if end < 0:
+            break
+        at = end + len(found[1]) + 5
+    return tags
 
 
 def _words(name: str) -> str:

@@ -267,6 +267,24 @@ def test_what_the_reward_model_remarks_is_shown_to_the_critic():
     assert "about a" in feeder.asked[1].inputs["rejected_response"]
 
 
+def test_what_the_reward_model_remarks_comes_first_and_reaches_the_editor_word_for_word():
+    class Remarking(Feeder):
+        def answer(self, effect: Any) -> Any:
+            if isinstance(effect, Score):
+                return [Reward(len(p.response), feedback=f'End "{p.response}" with: done?') for p in effect.pairs]
+            return super().answer(effect)
+
+    feeder = Remarking(sample=texts("a", "bb"), gradient=texts("1. Be brief."))
+    feeder.run(TPOConfig(width=2, depth=1, max_response_tokens=200))
+    loss, gradient, update = (request.inputs for request in feeder.asked[1:4])
+    said = '<remarks>\nEnd "bb" with: done?\n</remarks>\n'
+    assert list(loss) == ["query", "chosen_response", "rejected_response"]
+    assert loss["chosen_response"] == gradient["chosen_response"] == said + "<response>\nbb\n</response>"
+    instructions = "<instructions>\n1. Be brief.\n</instructions>\nWrite no more than 120 words."
+    assert update["editing_instructions"] == said + instructions
+    assert "remarks" not in update["current_response"]
+
+
 def test_stop_at_ends_as_soon_as_a_reward_reaches_it():
     feeder = Feeder(sample=texts("a", "bb"), update=texts("ccc", "c"))
     trajectory = feeder.run(TPOConfig(width=2, depth=5, stop_at=3))

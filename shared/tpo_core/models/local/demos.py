@@ -32,7 +32,7 @@ _UPDATE = (
 
 DEMOS: Mapping[Task, Sequence[Mapping[str, Any]]] = {
     "loss": [
-        {"query": _QUERY, "rejected_response": _WORSE, "chosen_response": _BETTER, "textual_loss": _LOSS},
+        {"query": _QUERY, "chosen_response": _BETTER, "rejected_response": _WORSE, "textual_loss": _LOSS},
     ],
     "gradient": [
         {
