@@ -62,7 +62,7 @@ class BestOfN(Rewarded):
         max_tokens: Budget: start no attempt once this many prompt and completion tokens are reported.
         deadline: Budget: seconds from the first attempt to the answer.
         gold: A held-out reward, read as ``reward_fn`` is; reported in ``trajectory.gold`` and never optimised.
-        on_progress: Told what happens while it happens.
+        on_progress: Called with each ``Progress`` as it happens.
 
     Raises:
         InvalidInputError: An argument is wrong; the message names it.

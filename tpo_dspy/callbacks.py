@@ -1,7 +1,7 @@
 """How one run looks to DSPy's callbacks: TPO -> Round -> Sample, Loss, Gradient, Update, Score -> the modules inside.
 
 Each request is a small module, so that callbacks, histories and tracing tools see it by name. A round is no function
-call, so its start and end are told by hand, and what belongs to it runs in a context that was copied at its start.
+call, so its start and end are reported by hand, and what belongs to it runs in a context that was copied at its start.
 """
 
 from __future__ import annotations

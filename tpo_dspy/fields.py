@@ -153,7 +153,7 @@ def bind(program: dspy.Module, args: Iterable[Any], kwargs: Mapping[str, Any]) -
 
 
 def pick_query(query: str | Callable[[Any], Prompt] | None, shape: Shape, inputs: dspy.Example) -> Prompt:
-    """Return what the critic and the reward model are told was asked.
+    """Return what the critic and the reward model are shown as the question.
 
     Raises:
         InvalidInputError: The input field that ``query`` names is not given.

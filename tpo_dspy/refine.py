@@ -64,7 +64,7 @@ class Refine(BestOfN):
         max_tokens: As in ``BestOfN``; likewise the rest.
         deadline: Budget: seconds from the first attempt to the answer.
         gold: A held-out reward.
-        on_progress: Told what happens while it happens.
+        on_progress: Called with each ``Progress`` as it happens.
     """
 
     def __init__(

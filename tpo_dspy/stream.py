@@ -1,4 +1,4 @@
-"""Progress, told to whoever listens: the user's function, and a ``dspy.streamify`` stream as one message a round."""
+"""Progress for whoever listens: the user's function, and a ``dspy.streamify`` stream as one message a round."""
 
 from __future__ import annotations
 

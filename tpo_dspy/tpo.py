@@ -47,11 +47,11 @@ class TPO(Rewarded):
         critic: The LM that writes losses and gradients; the program's own by default.
         editor: The LM that rewrites; the program's own by default.
         gold: A held-out reward, reported in ``trajectory.gold`` and never optimised.
-        query: What the critic and the reward model are told was asked: an input field's name, or a function of the
-            call's inputs (a ``dspy.Example``). By default what the program's last predictor was given for the very
+        query: What the critic and the reward model are shown as the question: an input field's name, or a function of
+            the call's inputs (a ``dspy.Example``). By default what the program's last predictor was given for the very
             answer, retrieved documents included, and the call's inputs.
         fields: The output fields to refine; by default those of the program's last predictor, reasoning left as it is.
-        on_progress: Told what happens while it happens.
+        on_progress: Called with each ``Progress`` as it happens.
         max_concurrency: Most requests of one call at once.
         rerun_tools: Let every sample run an agent in full, tools included.
         **settings: Any other field of ``TPOConfig``, such as ``stop_at`` or ``deadline``.
@@ -165,7 +165,7 @@ class _Run:
         self._policy, self._rounds, self._told = policy, rounds, outside.on_progress
 
     def observer(self, *, sync: bool) -> Observer:
-        """Return who is told of progress: the tree of callbacks, a stream that listens, and the user's function."""
+        """Return what is called with progress: the tree of callbacks, a stream that listens, the user's function."""
         return observer(self._rounds.note, self._told, sync=sync)
 
     def result(self, trajectory: Trajectory) -> dspy.Prediction:

@@ -44,8 +44,8 @@ class RunnableTPO(LoopSettings, Composite):
         critic: Writes the critiques instead.
         editor: Writes the updates instead.
         gold: A held-out reward, reported in the trajectory and never optimised.
-        query: What critic, editor and reward are told was asked: a function of the input, or the name of a key. By
-            default what reached the chain's last model for the very answer, retrieved documents included.
+        query: What critic, editor and reward are shown as the question: a function of the input, or the name of a key.
+            By default what reached the chain's last model for the very answer, retrieved documents included.
         parser: Makes the chain's kind of output of an updated text, where the chain has no parser of its own after its
             model: a Runnable, a function of the text, or one of the text and the output it was made from.
         render: Makes text of the chain's output, where it is neither text nor data.

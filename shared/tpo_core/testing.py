@@ -1,6 +1,6 @@
 """Policies and rewards that need no model: to test chains, programs and tools built on this project.
 
-``ScriptedPolicy`` says what it is told to. ``SimulatedPolicy`` behaves like a model that follows feedback: every query
+``ScriptedPolicy`` answers from a script. ``SimulatedPolicy`` behaves like a model that follows feedback: every query
 has a hidden rubric, its reward (``RubricReward``) grades by it, and critiques carry information about it.
 ``FlakyPolicy`` makes any policy fail as providers and weak models do.
 """

@@ -34,7 +34,7 @@ __all__ = ["Batch", "Call", "Models", "Observer", "Scoring", "Served", "Telling"
 logger = logging.getLogger(__name__)
 
 Observer: TypeAlias = "Callable[[Progress], Awaitable[None] | None]"
-"""Is told what happens while it happens."""
+"""Called with each ``Progress`` as it happens; may be async where the run is."""
 
 T = TypeVar("T")
 

@@ -175,7 +175,7 @@ def _gradient(ledger: Ledger, step: Step) -> Question:
 
 
 def _improve(ledger: Ledger, plan: Plan, first: int) -> Generator[Effect, Any, bool]:
-    """Ask for the round's updates and fresh samples, and score them; says whether any became a candidate.
+    """Ask for the round's updates and fresh samples, and score them; returns whether any became a candidate.
 
     ``first`` is the place of the round's first step.
     """

@@ -63,11 +63,11 @@ class Ledger:
 
     @property
     def elapsed(self) -> float:
-        """Return the seconds since the ledger were opened."""
+        """Return the seconds since the ledger was opened."""
         return self._clock() - self._started
 
     def clocked(self, task: str, since: float) -> None:
-        """Book the time from ``since`` (an earlier ``elapsed``) to now under a task."""
+        """Enter the time from ``since`` (an earlier ``elapsed``) to now under a task."""
         self._seconds[task] = self._seconds.get(task, 0.0) + self.elapsed - since
 
     def affordable(self, calls: int) -> int:
@@ -119,7 +119,7 @@ class Ledger:
         return None if self.config.max_calls is None else max(0, self.config.max_calls - self.usage.calls - calls)
 
     def spend(self, usage: Usage, calls: int, task: str = "sample") -> None:
-        """Book what was asked: at least ``calls`` samples, more where ``usage`` says that calls failed."""
+        """Enter what was asked: at least ``calls`` samples, more where ``usage`` says that calls failed."""
         usage = replace(usage, calls=max(usage.calls, calls))
         self.spent[task] = self.spent.get(task, Usage()) + usage
         self.usage += usage

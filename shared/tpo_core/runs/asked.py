@@ -82,7 +82,7 @@ class Asked:
 class Settled:
     """How a whole request ended, as the loop was told: with its failures, and with what failed calls cost.
 
-    A loop that is begun again is told the same, for it counts what it spends.
+    A loop that is begun again is answered the same, for it counts what it spends.
 
     Args:
         answers: The query's.
@@ -95,7 +95,7 @@ class Settled:
 
     @property
     def completions(self) -> list[Completion] | None:
-        """Return what the loop was told; None where that is not kept."""
+        """Return what the loop was answered; None where that is not kept."""
         row = self._answers.find(self._key(self._all))
         if row is None:
             return None

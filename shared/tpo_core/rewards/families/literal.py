@@ -47,7 +47,7 @@ class Literals:
         return self._replaced(ids, [], lambda i: span[i] is not None and len(before) <= span[i].start < end)[0]
 
     def takes_pairs(self) -> bool:
-        """Tell whether the tokenizer puts something of its own between two texts, as encoders want it."""
+        """Return whether the tokenizer puts something of its own between two texts, as encoders want it."""
         separator = getattr(self._tokenizer, "sep_token_id", None)
         return separator is not None and separator in self._tokenizer("a", "b")["input_ids"]
 

@@ -140,5 +140,5 @@ def multiplied(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
 
 @functools.cache
 def _products_are_fast() -> bool:
-    """Tell whether bfloat16 products are worth writing out; with AMX torch's own kernel uses them."""
+    """Return whether bfloat16 products are worth writing out; with AMX torch's own kernel uses them."""
     return cpu_has("avx512_bf16") and not cpu_has("amx_bf16")

@@ -49,12 +49,12 @@ def choose_dtype(dtype: str | torch.dtype | None, config: Any, device: torch.dev
 
 
 def _is_large(config: Any) -> bool:
-    """Tell whether a model's layers have some two billion weights or more, by the usual twelve squares a layer."""
+    """Return whether a model's layers have some two billion weights or more, by the usual twelve squares a layer."""
     layers, width = getattr(config, "num_hidden_layers", 0), getattr(config, "hidden_size", 0)
     return bool(12 * layers * width**2 > 2e9)
 
 
 def cpu_has(feature: str) -> bool:
-    """Tell whether the CPU has an instruction set, by torch's name for it; no where torch does not tell."""
+    """Return whether the CPU has an instruction set, by torch's name for it; no where torch does not tell."""
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older releases
     return bool(capabilities.get(feature))

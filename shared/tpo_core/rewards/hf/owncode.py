@@ -17,7 +17,7 @@ __all__ = ["is_own_code", "restore_buffers"]
 
 
 def is_own_code(model: Any) -> bool:
-    """Tell whether a model's class comes from a repository, not from transformers."""
+    """Return whether a model's class comes from a repository, not from transformers."""
     return not type(model).__module__.startswith("transformers.")
 
 

@@ -40,7 +40,7 @@ class Segment:
 
     @property
     def fills(self) -> bool:
-        """Tell whether it computes a part of a prefix that others count on."""
+        """Return whether it computes a part of a prefix that others count on."""
         return self.memory is not None and self.start < len(self.memory.ids)
 
     @property
@@ -51,7 +51,7 @@ class Segment:
 
     @property
     def needs_room(self) -> bool:
-        """Tell whether it looks at tokens behind the prefix, which the next response overwrites."""
+        """Return whether it looks at tokens behind the prefix, which the next response overwrites."""
         return self.memory is not None and self.start > len(self.memory.ids)
 
 

@@ -190,7 +190,7 @@ class JudgeReward(RewardModel):
         return combine(found, spent) if found else Reward(0.0)  # no question: the anchor itself
 
     def _must_write(self, results: Sequence[Completion | Exception], answers: Sequence[Answer]) -> bool:
-        """Learn from the first answers whether verdicts can be weighed; says whether to ask for written ones."""
+        """Learn from the first answers whether verdicts can be weighed; returns whether to ask for written ones."""
         good = [r for r in results if isinstance(r, Completion) and r.failure is None]
         refused = next((r for r in results if "logprob" in str(r).lower() and isinstance(r, Exception)), None)
         with self._lock:

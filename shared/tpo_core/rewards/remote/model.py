@@ -227,7 +227,7 @@ class RemoteRewardModel(RewardModel):
         return found
 
     async def _works(self, server: Server, form: Form) -> bool:
-        """Tell whether something harmless is scored."""
+        """Return whether something harmless is scored."""
         _, [probe] = await self._formed(server, await asyncio.to_thread(self._wire.items, PROBES[:1]))
         return isinstance(probe, Item) and not isinstance(await self._ask(form, [probe]), Exception)
 
