@@ -72,7 +72,8 @@ def test_the_arrows_run_one_way():
 @pytest.mark.parametrize("path", sorted((ROOT / "shared").rglob("*.py")), ids=lambda p: p.name)
 def test_library_code_never_asks_for_trust_or_pickles(path):
     source = path.read_text()
-    assert "import pickle" not in source and "asyncio.run(" not in source
+    assert "import pickle" not in source
+    assert "asyncio.run(" not in source or path.parent.name == "cli"  # a command has the process to itself
 
 
 def test_no_module_imports_itself_by_way_of_others_and_the_engine_has_at_most_20_rooms():

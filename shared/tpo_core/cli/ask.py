@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tpo_core.cli.text import CleanFormatter
+from tpo_core.cli.options import add_models, add_search, config_of, log
 from tpo_core.cli.view import Quiet, Show, View
 from tpo_core.config import TPOConfig
 from tpo_core.errors import InvalidInputError, TPOError
@@ -20,18 +19,6 @@ from tpo_core.trajectory import Trajectory
 from tpo_core.writing import replacing
 
 __all__ = ["add_parser", "run"]
-
-EMBEDDED: Mapping[str, Any] = {
-    "width": 5,
-    "depth": 2,
-    "fresh": 2,
-    "temperature": 0.5,
-    "max_response_tokens": 160,
-    "deadline": 80.0,
-    "seed": 1,
-}
-"""Settings for the embedded model where the user gives none: short answers, of which some are always new, and an end
-within two minutes on two busy cores."""
 
 BRIEF = "Answer in two or three short sentences."
 """Added to the embedded model's query where the user gives no system prompt: it seldom ends a long answer before its
@@ -59,48 +46,8 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("query", help='what to ask; "-" reads standard input')
     parser.set_defaults(run=run)
-    models = parser.add_argument_group("models")
-    models.add_argument(
-        "--model", help="the model that answers: GGUF file, litellm string, or a server's model (env TPO_MODEL)"
-    )
-    models.add_argument("--api-base", metavar="URL", help="server (env TPO_API_BASE, OPENAI_BASE_URL)")
-    models.add_argument("--critic", metavar="MODEL", help="model that writes the critique; the same by default")
-    models.add_argument("--editor", metavar="MODEL", help="model that rewrites; the same by default")
-    models.add_argument(
-        "--reward",
-        default="judge",
-        metavar="REWARD",
-        help="judge (the model itself, by default), judge:MODEL, org/name, URL, module:function or file.py:function",
-    )
-    models.add_argument("--system", metavar="TEXT", help="system prompt")
-    search = parser.add_argument_group("search")
-    search.add_argument("--mode", help="tpo (default), revision or bon")
-    search.add_argument("--width", type=int, help="answers a round (default 5)")
-    search.add_argument("--depth", type=int, help="rounds (default 2)")
-    search.add_argument("--fresh", type=int, help="how many of a round's answers are new instead of rewritten")
-    search.add_argument("--temperature", type=float, help="sampling temperature (default 0.7)")
-    search.add_argument("--top-p", type=float, metavar="P", help="nucleus sampling")
-    search.add_argument("--seed", type=int, help="make the samples reproducible")
-    search.add_argument("--min-spread", type=float, metavar="REWARD", help="rewards that differ less have no contrast")
-    search.add_argument(
-        "--samples-at-once", type=int, metavar="N", help="how many of the first samples are asked at once"
-    )
-    search.add_argument("--max-shown-chars", type=int, metavar="N", help="longest text shown to critic and editor")
-    limits = parser.add_argument_group("limits")
-    limits.add_argument(
-        "--max-response-tokens",
-        "--max-tokens",
-        type=int,
-        metavar="N",
-        help="most tokens of one answer (the model's own by default)",
-    )
-    limits.add_argument(
-        "--max-total-tokens", type=int, metavar="N", help="start nothing new after so many tokens in all"
-    )
-    limits.add_argument("--stop-at", type=float, metavar="REWARD", help="stop as soon as a reward reaches this")
-    limits.add_argument("--patience", type=int, metavar="N", help="stop after so many rounds without a gain")
-    limits.add_argument("--max-calls", type=int, metavar="N", help="most samples in all")
-    limits.add_argument("--deadline", type=float, metavar="SECONDS", help="answer with the best so far after this")
+    add_models(parser)
+    add_search(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="write the outcome and the trajectory as JSON, no more")
     output.add_argument("--save", metavar="FILE", help="write the trajectory to a JSON file too")
@@ -114,11 +61,11 @@ def run(args: argparse.Namespace) -> int:
         TPOError: As ``tpo_core.run``; the best so far has then been shown.
         KeyboardInterrupt: After Ctrl-C, likewise.
     """
-    _log(args.verbose)
+    log(args.verbose)
     query = sys.stdin.read().strip() if args.query == "-" else args.query
     if not query.strip():
         raise InvalidInputError('query is empty; give the text to answer, or "-" to read it from standard input')
-    _config(args, embedded=False)  # complains before anything is fetched or asked
+    config_of(args, embedded=False)  # complains before anything is fetched or asked
     if args.save is not None:
         _check_save(Path(args.save).resolve())
     view: View = Quiet() if args.json else Show()
@@ -162,7 +109,7 @@ def _refine(args: argparse.Namespace, query: str, view: View, names: dict[str, s
             (named(args.editor) if args.editor else policy),
         )
         reward = find_reward(args.reward, judge=lambda: policy, named=named)
-        config = _config(args, is_embedded(policy))
+        config = config_of(args, is_embedded(policy))
         names |= {"policy": policy.name, "critic": critic.name, "editor": editor.name, "reward": reward.name}
         view.open(query, policy.name, reward, config)
         if is_embedded(policy) and not args.json:
@@ -208,33 +155,6 @@ def _load(model: ChatModel, view: View) -> None:
         model.load()
 
 
-def _config(args: argparse.Namespace, embedded: bool) -> TPOConfig:
-    given = {
-        "mode": args.mode,
-        "width": args.width,
-        "depth": args.depth,
-        "fresh": args.fresh,
-        "temperature": args.temperature,
-        "seed": args.seed,
-        "max_response_tokens": args.max_response_tokens,
-        "max_tokens": args.max_total_tokens,
-        "top_p": args.top_p,
-        "min_spread": args.min_spread,
-        "samples_at_once": args.samples_at_once,
-        "max_shown_chars": args.max_shown_chars,
-        "stop_at": args.stop_at,
-        "patience": args.patience,
-        "max_calls": args.max_calls,
-        "deadline": args.deadline,
-    }
-    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if embedded:
-        settings = {**EMBEDDED, **settings}
-        if args.fresh is None:
-            settings["fresh"] = min(settings["fresh"], settings["width"] - 1)
-    return TPOConfig(**settings)
-
-
 def _deliver(
     args: argparse.Namespace,
     view: View,
@@ -253,12 +173,3 @@ def _deliver(
     if args.save is not None and trajectory is not None:
         with replacing(args.save, "--save") as file:
             file.write(trajectory.to_json(indent=2) + "\n")
-
-
-def _log(verbose: bool) -> None:
-    if verbose:
-        handler = logging.StreamHandler()
-        handler.setFormatter(CleanFormatter("%(name)s: %(message)s"))
-        logging.basicConfig(level=logging.INFO, handlers=[handler])
-    else:
-        logging.getLogger("tpo_core").addHandler(logging.NullHandler())  # the view says what matters

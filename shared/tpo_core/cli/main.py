@@ -18,7 +18,7 @@ from tpo_core.masking import hidden_errors, hide
 
 __all__ = ["main"]
 
-SUBCOMMANDS = ("tpo_core.cli.ask", "tpo_core.cli.score", "tpo_core.cli.show")
+SUBCOMMANDS = tuple(f"tpo_core.cli.{name}" for name in ("ask", "run", "show", "export", "score"))
 """Modules with ``add_parser(subparsers)``, which sets ``run(args) -> int``."""
 
 

@@ -24,13 +24,14 @@ QUESTION = "Does the response give clear, correct and useful advice about the qu
 good answer above a bad one 6 to 7 times of 10 (25 answers to 2 queries), by ``JudgeReward``'s own 3 to 4 times."""
 
 
-def find_model(model: str | None, api_base: str | None) -> ChatModel:
+def find_model(model: str | None, api_base: str | None, *, listed: bool = False) -> ChatModel:
     """Return the model that was named, or the embedded one where nothing was.
 
     Args:
         model: A GGUF file, a litellm model string, or, with a server, one of its model names; ``TPO_MODEL`` by default.
         api_base: An OpenAI-compatible server; ``TPO_API_BASE`` by default, or ``OPENAI_BASE_URL`` where the model names
             no provider.
+        listed: Refuse a model that the server does not list, where it lists any.
 
     Raises:
         InvalidInputError: The file is not there or is no GGUF file.
@@ -45,7 +46,7 @@ def find_model(model: str | None, api_base: str | None) -> ChatModel:
     if not base and "/" not in (model or ""):
         base = os.environ.get("OPENAI_BASE_URL")
     if base:
-        return _on_server(model, base.rstrip("/"))
+        return _on_server(model, base.rstrip("/"), listed)
     if model:
         return _of_provider(model)
     from tpo_core.models.local.chat import LocalChat
@@ -103,13 +104,16 @@ def summary(trajectory: Trajectory | None, models: Mapping[str, str], error: Bas
     }
 
 
-def _on_server(model: str | None, base: str) -> ChatModel:
+def _on_server(model: str | None, base: str, listed: bool) -> ChatModel:
     from tpo_core.models.openai_chat import served_models
 
     key = os.environ.get("TPO_API_KEY") or os.environ.get("OPENAI_API_KEY")
     served = served_models(base, key)
     if model is None and not served:
         raise ModelError(f"the server at {public(base)} does not say which models it has; name one with --model")
+    if listed and model is not None and served and model not in served:
+        has = ", ".join(served[:10]) + (", ..." if len(served) > 10 else "")
+        raise ModelError(f"the server at {public(base)} has no model {model!r}; it has {has}")
     name = model or served[0]
     from tpo_core.models.openai_chat import OpenAIChat
 

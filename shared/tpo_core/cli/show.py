@@ -6,13 +6,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
 from tpo_core.cli.text import clean
 from tpo_core.errors import InvalidInputError
-from tpo_core.report import summarize, summary_lines, trajectory_line, write_run_page
+from tpo_core.report import Entry, summarize, summary_lines, trajectory_line, write_run_page
 from tpo_core.trajectory import Trajectory
 from tpo_core.writing import replacing, same_file
 
@@ -23,6 +23,7 @@ examples:
   tpo show answer.json                            what "tpo ask --save answer.json" wrote
   tpo show answer.json --html answer.html         its tree as one page that needs nothing else
   tpo show run.jsonl --html run.html              one trajectory a line: the run's figures, table and trees
+  tpo show out                                    the folder of "tpo run", also while it goes on
 """
 
 
@@ -35,7 +36,9 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help='JSON of a trajectory, or one a line; "-" reads them')
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help='JSON of a trajectory, one a line, or a run; "-" reads them'
+    )
     parser.add_argument("--html", metavar="PAGE", help="write one self-contained HTML page")
     parser.add_argument("--title", help="the page's title; the first file's name by default")
     parser.add_argument("--trees", type=int, metavar="N", help="keep the trees of the first N queries only")
@@ -52,14 +55,37 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInputError(f"--trees must be at least 0, not {args.trees}")
     if args.html is not None and any(same_file(args.html, file) for file in args.files if file != "-"):
         raise InvalidInputError(f"--html: {args.html} is one of the files to show; give the page another name")
+    title = args.title or os.path.basename(args.files[0].rstrip("/"))
+    lines = _run(args, title) if os.path.isdir(args.files[0]) else _files(args, title)
+    sys.stdout.write(clean("\n".join(lines)) + "\n")
+    return 0
+
+
+def _files(args: argparse.Namespace, title: str) -> list[str]:
     found = (trajectory for file in args.files for trajectory in _read(file))
     first = list(islice(found, 2))
     if not first:
         raise InvalidInputError(f"{args.files[0]}: no trajectory in it")
-    title = args.title or os.path.basename(args.files[0])
-    lines = _one(args.html, first[0], title) if len(first) == 1 else _many(args, chain(first, found), title)
-    sys.stdout.write(clean("\n".join(lines)) + "\n")
-    return 0
+    return _one(args.html, first[0], title) if len(first) == 1 else _many(args, chain(first, found), title)
+
+
+def _run(args: argparse.Namespace, title: str) -> list[str]:
+    """Show what a run has made so far."""
+    from tpo_core.runs import RunReader
+
+    if len(args.files) > 1:
+        raise InvalidInputError("show one run at a time, or files")
+    with RunReader(args.files[0]) as made:
+        counts, about = made.counts, {str(name): value for name, value in made.settings.items()}
+        entries = chain(
+            (Entry(done.trajectory, done.item.id) for done in made.finished()),
+            (Entry(failed.trajectory, failed.item.id, f"{failed.error}: {failed.message}") for failed in made.failed()),
+        )
+        lines = _many(args, entries, title, about)
+    if counts.open or counts.total is None:
+        of = "" if counts.total is None else f" of {counts.total:,}"
+        lines.insert(0, f"under way: {counts.done + counts.failed:,}{of} queries ended, {counts.open:,} begun")
+    return lines
 
 
 def _one(html: str | None, trajectory: Trajectory, title: str) -> list[str]:
@@ -71,11 +97,16 @@ def _one(html: str | None, trajectory: Trajectory, title: str) -> list[str]:
     return lines if best is None else [*lines, "", best.response]
 
 
-def _many(args: argparse.Namespace, trajectories: Iterator[Trajectory], title: str) -> list[str]:
+def _many(
+    args: argparse.Namespace,
+    trajectories: Iterable[Trajectory | Entry],
+    title: str,
+    about: Mapping[str, Any] | None = None,
+) -> list[str]:
     if args.html is None:
         return summary_lines(summarize(trajectories))
     with replacing(args.html, "--html") as file:
-        return summary_lines(write_run_page(file, trajectories, title=title, trees=args.trees))
+        return summary_lines(write_run_page(file, trajectories, title=title, trees=args.trees, about=about))
 
 
 def _read(path: str) -> Iterator[Trajectory]:

@@ -6,6 +6,7 @@ from tpo_core.runs.admission import to_do
 from tpo_core.runs.answers import Answers, UnderWay
 from tpo_core.runs.export import export
 from tpo_core.runs.items import Item
+from tpo_core.runs.metering import Price, Tally
 from tpo_core.runs.reader import Counts, Failed, Finished, RunReader
 from tpo_core.runs.replay import ReplayPolicy, ReplayReward
 from tpo_core.runs.sources import Source
@@ -19,12 +20,14 @@ __all__ = [
     "Failed",
     "Finished",
     "Item",
+    "Price",
     "Receipt",
     "ReplayPolicy",
     "ReplayReward",
     "RunReader",
     "RunStore",
     "Source",
+    "Tally",
     "UnderWay",
     "export",
     "to_do",

@@ -10,14 +10,17 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from tpo_core.errors import InvalidInputError, StoreError
+from tpo_core.loop.effects import Task
+from tpo_core.runs.codec import completion_from_bytes
 from tpo_core.runs.folder import explained, open_read_only, run_file
 from tpo_core.runs.items import Item
 from tpo_core.trajectory import Trajectory
+from tpo_core.values import Usage
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -114,6 +117,18 @@ class RunReader:
         )
         total = self._about("total")
         return Counts(queries, done, failed, None if total is None else int(total))
+
+    @property
+    def spent(self) -> Usage:
+        """Return what was paid for so far, queries on their way included; a reward model's tokens are among the
+        prompt's."""
+        [(calls, prompt, completion, reward)] = self._rows(
+            "SELECT sum(calls), sum(prompt_tokens), sum(completion_tokens), sum(reward_tokens) FROM trajectories"
+        )
+        spent = Usage(calls or 0, 0, (prompt or 0) + (reward or 0), completion or 0)
+        for (data,) in self._rows(f"SELECT data FROM answers WHERE paid AND task IN {get_args(Task)}"):
+            spent += replace(completion_from_bytes(data).usage, calls=1)
+        return spent
 
     def finished(self) -> Iterator[Finished]:
         """Yield the queries that have a trajectory, in the order of the source."""

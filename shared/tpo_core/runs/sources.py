@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tpo_core.errors import InvalidInputError
+from tpo_core.prompts.rendering import as_messages
 from tpo_core.runs import openai_batch
 from tpo_core.runs.items import Item
 from tpo_core.runs.rows import Format, Row, rows_of
@@ -34,6 +36,7 @@ class Source(Iterator[Item]):
         format: What the source is, where its name does not tell.
         split: Of a data set.
         skip_bad_lines: Count lines that cannot be used instead of raising.
+        system: A system message for prompts that have none.
 
     Raises:
         InvalidInputError: There is no such source, or, while iterating, a line cannot be used or there is none at all;
@@ -58,13 +61,14 @@ class Source(Iterator[Item]):
         format: Format | None = None,
         split: str = "train",
         skip_bad_lines: bool = False,
+        system: str | None = None,
     ) -> None:
         """Find the source; a file is opened at the first step."""
         self.name = "standard input" if str(source) == "-" else str(source)
         self.skipped = 0
         """Lines left out so far, as ``skip_bad_lines`` allows."""
         self._rows = rows_of(source, format, split)
-        self._skips = skip_bad_lines
+        self._skips, self._system = skip_bad_lines, system
         self._prompt_field, self._id_field = prompt_field, id_field
         self._batch: bool | None = None
         self._first_bad = ""
@@ -74,7 +78,7 @@ class Source(Iterator[Item]):
         """Return the next query."""
         for line, row in self._rows:
             try:
-                item = self._item(row, line)
+                item = self._with_system(self._item(row, line))
             except InvalidInputError as error:
                 self.refuse(InvalidInputError(f"{self.name}, line {line}: {error}"))
                 continue
@@ -104,6 +108,12 @@ class Source(Iterator[Item]):
         if self._batch:
             return openai_batch.item_of(row, line)
         return Item(self._id(row, line), self._prompt(row), row, line)
+
+    def _with_system(self, item: Item) -> Item:
+        messages = as_messages(item.prompt)
+        if self._system is None or any(message.get("role") == "system" for message in messages):
+            return item
+        return replace(item, prompt=[{"role": "system", "content": self._system}, *messages])
 
     def _prompt(self, row: Mapping[str, Any]) -> Any:
         names = _PROMPT_FIELDS if self._prompt_field is None else (self._prompt_field,)

@@ -1,0 +1,226 @@
+"""``tpo run``: every prompt of a file answered, in a folder that survives whatever ends the command."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack, aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tpo_core.cli.options import add_models, add_search, config_of, log
+from tpo_core.cli.text import clean
+from tpo_core.config import TPOConfig
+from tpo_core.errors import InvalidInputError
+from tpo_core.masking import public
+from tpo_core.models.policy import ChatModel
+from tpo_core.threads import AT_ONCE
+
+if TYPE_CHECKING:
+    from tpo_core.runs import Item, Source, Tally
+
+__all__ = ["add_parser", "run"]
+
+_EPILOG = """\
+examples:
+  tpo run prompts.jsonl -o out --api-base http://127.0.0.1:8000/v1
+  tpo run prompts.csv -o out --prompt-field question --model anthropic/claude-sonnet-4-5 --width 3
+  tpo run batch.jsonl -o out --reward Skywork/Skywork-Reward-V2-Qwen3-0.6B     an OpenAI batch file
+  tpo show out --html page.html                            its figures and trees
+  tpo export out --to answers.jsonl                        what it made
+
+The same command again goes on where it was stopped, whatever stopped it, and pays for nothing twice.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``run`` to the command line."""
+    parser = subparsers.add_parser(
+        "run",
+        help="answer every prompt of a file, and go on where it was stopped",
+        description="Answer every prompt of a file or data set, many at once; keep all of it in a folder.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    source = parser.add_argument_group("prompts")
+    source.add_argument("prompts", help='.jsonl, .csv, .tsv, .parquet, a data set, or "-" for JSON lines on stdin')
+    source.add_argument("--prompt-field", metavar="NAME", help="field with the prompt (prompt or messages)")
+    source.add_argument("--id-field", metavar="NAME", help="field with the id (custom_id, id, or the line's number)")
+    source.add_argument("--format", help="jsonl, csv, tsv, parquet or dataset, where the name does not tell")
+    source.add_argument("--split", default="train", help="of a data set (train)")
+    source.add_argument("--skip-bad-lines", action="store_true", help="count lines that cannot be used, and go on")
+    add_models(parser)
+    add_search(parser)
+    whole = parser.add_argument_group("the run")
+    whole.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where it is kept")
+    whole.add_argument(
+        "--max-concurrency", type=int, default=AT_ONCE, metavar="N", help=f"most requests at once ({AT_ONCE})"
+    )
+    whole.add_argument("--retry-failed", action="store_true", help="try the queries that failed once more")
+    whole.add_argument("--quiet", action="store_true", help="show nothing but errors")
+    whole.add_argument("--verbose", action="store_true", help="log to standard error")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run; returns the exit code: 0, or 1 where a query failed or was left open.
+
+    Raises:
+        InvalidInputError: An argument or a line of the source is wrong; before anything is written.
+        ModelError: A model cannot be found or reached; likewise, or later: the same command then goes on.
+        StoreError: The folder is another run's, in use, full, or cannot be written.
+        KeyboardInterrupt: After Ctrl-C or a SIGTERM; the same command then goes on.
+    """
+    log(args.verbose)
+    if args.max_concurrency < 1:
+        raise InvalidInputError(f"--max-concurrency must be at least 1, not {args.max_concurrency}")
+    config_of(args, embedded=False)  # complains before anything is read or asked
+    total = _check(args)
+    with ExitStack() as opened:
+        _stop_on_sigterm(opened)
+        models = _Models(args, opened)
+        return asyncio.run(_run(args, models, total))
+
+
+def _stop_on_sigterm(opened: ExitStack) -> None:
+    """Let a SIGTERM, by which a cluster stops its jobs, do what Ctrl-C does."""
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        opened.callback(signal.signal, signal.SIGTERM, before)
+
+
+def _source(args: argparse.Namespace) -> Source:
+    from tpo_core.runs import Source
+
+    return Source(
+        args.prompts,
+        prompt_field=args.prompt_field,
+        id_field=args.id_field,
+        format=args.format,
+        split=args.split,
+        skip_bad_lines=args.skip_bad_lines,
+        system=args.system,
+    )
+
+
+def _check(args: argparse.Namespace) -> int | None:
+    """Read a file through once, so that a bad line is known before anything is paid for; returns how many it holds."""
+    if not Path(args.prompts).is_file():
+        source = _source(args)  # a stream can be read once only
+        del source
+        return None
+    lines: dict[str, int] = {}
+    source = _source(args)
+    for item in source:
+        if item.id in lines:
+            source.refuse(
+                InvalidInputError(
+                    f"{source.name}, line {item.line}: the id {item.id!r} was used in line {lines[item.id]}; give each "
+                    "line its own"
+                )
+            )
+        lines.setdefault(item.id, item.line)
+    return len(lines)
+
+
+class _Models:
+    """Who answers and who scores; all of them found, and reached where that can be told, before anything is written."""
+
+    def __init__(self, args: argparse.Namespace, opened: ExitStack) -> None:
+        from tpo_core.cli.models import find_reward, is_embedded
+
+        self._args, self._opened = args, opened
+        self._chats: dict[str | None, ChatModel] = {}
+        self._policies: dict[str | None, Any] = {}
+        self.model = self.chat(args.model)
+        self.embedded = is_embedded(self.model)
+        reward = find_reward(args.reward, judge=lambda: self.model, named=self.chat)
+        self.reward = opened.enter_context(_closing(reward))
+        reward.check()  # rather than a failure of every query
+        self.policy(None)
+        for model in self._chats.values():
+            if hasattr(model, "load"):
+                model.load()
+
+    def chat(self, name: str | None) -> ChatModel:
+        """Return a model by its name, the same one each time."""
+        from tpo_core.cli.models import find_model
+
+        if name not in self._chats:
+            self._chats[name] = self._opened.enter_context(_closing(find_model(name, self._args.api_base, listed=True)))
+        return self._chats[name]
+
+    def policy(self, item: Item | None) -> Any:
+        """Return the policy of a query: a line of an OpenAI batch may name its model, unless the command does."""
+        from tpo_core.models.local.demos import DEMOS
+        from tpo_core.models.policy import ChatPolicy
+
+        name = item.model if item is not None and self._args.model is None and not self.embedded else None
+        if name not in self._policies:
+            args, chat = self._args, self.model if name is None else self.chat(name)
+            critic, editor = (chat if other is None else self.chat(other) for other in (args.critic, args.editor))
+            demos = DEMOS if self.embedded else None
+            self._policies[name] = ChatPolicy(chat, critic=critic, editor=editor, demos=demos)
+        return self._policies[name]
+
+
+class _closing:
+    """Closes at the end what has ``close``."""
+
+    def __init__(self, thing: Any) -> None:
+        self._thing = thing
+
+    def __enter__(self) -> Any:
+        return self._thing
+
+    def __exit__(self, *raised: object) -> None:
+        if hasattr(self._thing, "close"):
+            self._thing.close()
+
+
+async def _run(args: argparse.Namespace, models: _Models, total: int | None) -> int:
+    from tpo_core.runs import RunStore, Tally
+    from tpo_core.runs.engine import Engine
+
+    config = config_of(args, models.embedded)
+    with RunStore.open(args.output, settings=_settings(args, models, config)) as store:
+        if args.retry_failed:
+            store.retry_failed()
+        source = _source(args)
+        tally = Tally(store.counts, store.spent, total if total is not None else store.counts.total)
+        engine = Engine(store, models.policy, models.reward, config, tally, args.max_concurrency)
+        async with aclosing(engine.answer(source)) as ended:
+            async for _ in ended:
+                pass
+        counts = store.counts
+    if not args.quiet:
+        sys.stdout.write(clean("\n".join(_summary(args, counts, tally, source.skipped))) + "\n")
+    return 1 if counts.failed or counts.open else 0
+
+
+def _settings(args: argparse.Namespace, models: _Models, config: TPOConfig) -> Mapping[str, Any]:
+    """Return what decides the answers, and no address: a server may come back at another one."""
+    named = {"critic": args.critic, "editor": args.editor, "system": args.system}
+    return {
+        "model": models.model.name,
+        **{name: value for name, value in named.items() if value is not None},
+        "reward": public(args.reward) if "://" in args.reward else args.reward,
+        **{name: value for name, value in dataclasses.asdict(config).items() if value is not None},
+    }
+
+
+def _summary(args: argparse.Namespace, counts: Any, tally: Tally, skipped: int) -> list[str]:
+    lines = [f"{args.output}: {counts.done:,} of {counts.queries:,} queries answered"]
+    if tally.compared:
+        first, best = tally.first_best / tally.compared, tally.best / tally.compared
+        lines.append(f"reward of the first best {first:.4g}, of the best {best:.4g}")
+    if counts.failed:
+        lines.append(f"{counts.failed:,} failed: tpo export {args.output} --kind failures --to failures.jsonl says why")
+    if skipped:
+        lines.append(f"{skipped:,} lines left out")
+    return lines
