@@ -36,6 +36,7 @@ class TPOMiddleware(AgentMiddleware[Any, Any, Any]):
         reward: What the answer is aligned to; see ``RunnableTPO``. Its prompt is the whole conversation.
         critic: Writes the critiques; by default the agent's own model.
         editor: Writes the updates; by default the agent's own model.
+        reference: What the answer is compared with, where the reward asks for it: a function of the list of messages.
         query: Picks what is asked out of the list of messages, system prompt first; by default all of them.
         prompts: The loop's prompts in other words; see ``load_prompts``.
         config: A ``TPOConfig``: all settings at once; what is given beside it wins.
@@ -55,13 +56,15 @@ class TPOMiddleware(AgentMiddleware[Any, Any, Any]):
         critic: Runnable[Any, Any] | None = None,
         editor: Runnable[Any, Any] | None = None,
         query: Any = None,
+        reference: Any = None,
         prompts: Any = None,
         **settings: Any,
     ) -> None:
         """Check everything that can be checked before an agent runs."""
         super().__init__()
         self.tools = []
-        parts = {"reward": reward, "critic": critic, "editor": editor, "query": query, "prompts": prompts or {}}
+        models = {"critic": critic, "editor": editor}
+        parts = {"reward": reward, **models, "query": query, "reference": reference, "prompts": prompts or {}}
         self._given = {**spread(settings), **parts}
         self._memories = Memories()
         nobody = RunnableTPO(_nobody, **{**self._given, "mode": "bon"})

@@ -17,6 +17,7 @@ from tpo_core import InvalidInputError
 from tpo_core.prompts.rendering import render
 from tpo_core.prompts.signatures import TextualGradient, TextualLoss, Update
 from tpo_core.rewards import as_reward
+from tpo_langchain.reference import check_reference
 from tpo_langchain.roles import TunedPrompt
 from tpo_langchain.settings import setting_specs
 
@@ -35,6 +36,7 @@ class Composite(RunnableSerializable[Any, Any]):
     editor: Runnable[Any, Any] | None = None
     gold: Any = None
     query: Any = None
+    reference: Any = None
     parser: Any = None
     render: Any = None
     prompts: dict[str, TunedPrompt] = Field(default_factory=dict)
@@ -166,14 +168,14 @@ def checked_parts(names: Collection[str], given: Mapping[str, Any]) -> dict[str,
     for name in ("llm", "critic", "editor"):
         if given.get(name) is not None and not isinstance(given[name], Runnable):
             raise InvalidInputError(f"{name} must be a chat model, not {given[name]!r:.80}")
-    for name in ("query", "parser", "render"):
-        thing = given.get(name)
-        if not (
-            thing is None or callable(thing) or isinstance(thing, (Runnable, str) if name == "query" else Runnable)
-        ):
+    for name in ("query", "reference", "parser", "render"):
+        thing, may_be = given.get(name), (Runnable, str) if name in ("query", "reference") else Runnable
+        if not (thing is None or callable(thing) or isinstance(thing, may_be)):
             raise InvalidInputError(f"{name} must be a function or a Runnable, not {thing!r:.80}")
     parts["reward"] = as_reward(given["reward"])
     parts["gold"] = None if given.get("gold") is None else as_reward(given["gold"])
+    for reward in (parts["reward"], parts["gold"]):
+        check_reference(reward, given.get("reference"))
     return parts
 
 

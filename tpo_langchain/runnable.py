@@ -21,6 +21,7 @@ from tpo_langchain.graphs import WholeGraph
 from tpo_langchain.memory import Memories
 from tpo_langchain.policy import ChainPolicy
 from tpo_langchain.query import Asked, read_seen
+from tpo_langchain.reference import Reference
 from tpo_langchain.roles import Parts
 from tpo_langchain.settings import LoopSettings, named, spread
 from tpo_langchain.steps import Gates
@@ -46,6 +47,8 @@ class RunnableTPO(LoopSettings, Composite):
         gold: A held-out reward, reported in the trajectory and never optimised.
         query: What critic, editor and reward are shown as the question: a function of the input, or the name of a key.
             By default what reached the chain's last model for the very answer, retrieved documents included.
+        reference: What answers are compared with, where a call knows that and the reward asks for it: the name of a key
+            of the input, which the chain then does not see, or a function of the input.
         parser: Makes the chain's kind of output of an updated text, where the chain has no parser of its own after its
             model: a Runnable, a function of the text, or one of the text and the output it was made from.
         render: Makes text of the chain's output, where it is neither text nor data.
@@ -72,6 +75,7 @@ class RunnableTPO(LoopSettings, Composite):
     _memories: Memories = PrivateAttr(default_factory=Memories)
     _models: Hashable = PrivateAttr(default=None)
     _gates: Gates | None = PrivateAttr(default=None)
+    _known: Reference | None = PrivateAttr(default=None)
     _first: tuple[AIMessage, Any] | None = PrivateAttr(default=None)
     _graph: WholeGraph | None = PrivateAttr(default=None)
 
@@ -87,6 +91,7 @@ class RunnableTPO(LoopSettings, Composite):
             query=self.query, parser=self.parser, render=self.render, prompts=self.prompts,
         )  # fmt: skip
         self._parts.check(self.loop_config().rounds)
+        self._known = None if self.reference is None else Reference(self.reference)
 
     # -- one run ------------------------------------------------------------------------------------------------------
 
@@ -106,14 +111,16 @@ class RunnableTPO(LoopSettings, Composite):
         return await self._acall_with_config(self._ainvoke, input, config, **kwargs)
 
     def _invoke(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
+        whole, input = (self, input) if self._known is None else self._known.told(self, input)
         if self._graph is not None:
-            return self._graph.run(self, input, run_manager, config, kwargs)
-        return self._refine(input, run_manager, config, **kwargs)
+            return self._graph.run(whole, input, run_manager, config, kwargs)
+        return whole._refine(input, run_manager, config, **kwargs)
 
     async def _ainvoke(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
+        whole, input = (self, input) if self._known is None else await self._known.atold(self, input)
         if self._graph is not None:
-            return await self._graph.arun(self, input, run_manager, config, kwargs)
-        return await self._arefine(input, run_manager, config, **kwargs)
+            return await self._graph.arun(whole, input, run_manager, config, kwargs)
+        return await whole._arefine(input, run_manager, config, **kwargs)
 
     def _refine(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
         asked = self._parts.asking.of(input)

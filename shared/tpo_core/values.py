@@ -185,6 +185,8 @@ class Pair:
     inputs: Any = field(default=None, compare=False)
     query: Prompt | None = field(default=None, compare=False)
     """What was asked, where the prompt is more than that: responses to one query may have seen other documents each."""
+    reference: Any = field(default=None, compare=False)
+    """What the response is compared with, where the caller knows that; None where nobody does."""
 
     @property
     def asked(self) -> Prompt:

@@ -11,6 +11,8 @@ from numbers import Real
 from typing import Any, Literal, get_args
 
 from tpo_core.errors import InvalidInputError, RewardContractError
+from tpo_core.prompts.rendering import show_query
+from tpo_core.rewards.references import REFERENCES, missing_reference, template_fields
 from tpo_core.values import Pair, Prompt, Reward
 
 __all__ = ["Kind", "Takes", "arguments", "as_rewards", "find_kind", "is_number", "lift"]
@@ -45,6 +47,7 @@ def find_kind(fn: Any) -> Kind:
     names = [p.name for p in named]
     if "outputs" in names:
         return "evaluator"
+    named = [p for p in named if p.name != "reference"]
     more = [p.name for p in named if p.default is p.empty and (p.kind is p.KEYWORD_ONLY or "completions" in names)]
     if more := [name for name in more if name not in ("prompts", "completions")]:
         raise _ambiguous(fn, f"it also needs {', '.join(more)}, which only its user knows")
@@ -107,6 +110,8 @@ class Takes:
     """Whether it takes any other name, too."""
     one: bool = False
     """Whether it takes one thing by place."""
+    needs: frozenset[str] = frozenset()
+    """What it cannot do without."""
 
     @classmethod
     def of(cls, fn: Any) -> Takes:
@@ -118,7 +123,14 @@ class Takes:
         kinds = [p.kind for p in known]
         placed = [kind for kind in kinds if kind in (_Kind.POSITIONAL_ONLY, _Kind.POSITIONAL_OR_KEYWORD)]
         one = len(placed) == 1 and _Kind.VAR_POSITIONAL not in kinds
-        return cls(frozenset(p.name for p in known), _Kind.VAR_KEYWORD in kinds, one)
+        fields = template_fields(fn)
+        needed = {p.name for p in known if p.default is p.empty}
+        return cls(fields | {p.name for p in known}, _Kind.VAR_KEYWORD in kinds, one, fields | needed)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Return whether it cannot do without a reference."""
+        return bool(REFERENCES & self.needs)
 
     def by_name(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return what it takes of arguments that are given by name."""
@@ -129,7 +141,7 @@ _Kind = inspect.Parameter
 
 
 def arguments(
-    kind: Kind, takes: Takes, pairs: Sequence[Pair], fields: tuple[str, str]
+    kind: Kind, takes: Takes, pairs: Sequence[Pair], fields: tuple[str, str], name: str = "reward"
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments that say these pairs (one, unless the kind is ``batch``) in the callable's own terms.
 
@@ -138,6 +150,10 @@ def arguments(
         takes: What it takes; a Runnable is called by its ``invoke``.
         pairs: What it is called about.
         fields: The names of what is built of prompt and response for ``metric`` and ``args``.
+        name: How errors call it.
+
+    Raises:
+        InvalidInputError: It compares with a reference, and none is known.
     """
     if kind == "batch":
         prompts, responses = [_own(p.prompt) for p in pairs], [p.response for p in pairs]
@@ -146,6 +162,8 @@ def arguments(
             return (), takes.by_name(given)
         return (responses,) if takes.one else (prompts, responses), {}
     (pair,) = pairs
+    if takes.needs_reference and _reference(pair) is None:
+        raise InvalidInputError(missing_reference(name))
     if kind == "response":
         return (pair.response,), {}
     if kind == "metric":
@@ -156,13 +174,20 @@ def arguments(
         given = {
             "inputs": _own(pair.asked) if _is_chat(pair.inputs) else _unwrapped(pair.inputs),
             "outputs": pair.response if _is_chat(pair.value) else _unwrapped(pair.value),
-            "reference_outputs": getattr(pair.inputs, "reference_outputs", None),
+            "reference_outputs": _reference(pair),
         }
+        if "context" in takes.names:  # of what retrieves: the documents stand in what the answering model saw
+            given["context"] = show_query(pair.prompt)
         return (), takes.by_name(given)
     if kind == "runnable":
         quiet = {"config": {"tags": ["nostream", "tpo:reward"]}} if "config" in takes.names else {}
         return ({"prompt": _own(pair.prompt), "response": pair.response},), quiet  # LangGraph streams all but these
-    return (_own(pair.prompt), pair.response), {}
+    known = {"reference": _reference(pair)} if "reference" in takes.names else {}
+    return (_own(pair.prompt), pair.response), known
+
+
+def _reference(pair: Pair) -> Any:
+    return getattr(pair.inputs, "reference_outputs", None) if pair.reference is None else pair.reference
 
 
 def _own(prompt: Prompt) -> Prompt:

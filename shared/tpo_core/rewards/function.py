@@ -24,7 +24,7 @@ class FunctionReward(RewardModel):
     ============= =========================================================== ====================================
     ``kind``      called as                                                   found by
     ============= =========================================================== ====================================
-    ``pair``      ``fn(prompt, response)``                                    two parameters; the default
+    ``pair``      ``fn(prompt, response)``, ``fn(..., reference)``            two parameters; the default
     ``response``  ``fn(response)``                                            one needed parameter of that name
     ``batch``     ``fn(prompts, responses) -> list``, ``fn(responses)``,      plural names, or list annotations
                   TRL's ``fn(prompts=, completions=, **kwargs) -> list``
@@ -93,6 +93,11 @@ class FunctionReward(RewardModel):
         self._acall = fn.ainvoke if self.kind == "runnable" else _async_form(fn)
 
     @property
+    def needs_reference(self) -> bool:
+        """Return whether it compares with a reference and cannot do without; see ``Pair.reference``."""
+        return self.kind in ("pair", "evaluator") and self._takes.needs_reference
+
+    @property
     def cache_key(self) -> str | None:
         """Return what tells the function from others, and how it is called; see ``RewardModel``."""
         own = function_key(self.fn) if self._cache_key is None else made_of("callable", self._cache_key)
@@ -121,7 +126,7 @@ class FunctionReward(RewardModel):
         return settle(await aeach(self._aone, pairs, self._workers), self.name)
 
     def _arguments(self, pairs: Sequence[Pair]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return arguments(self.kind, self._takes, pairs, self._fields)
+        return arguments(self.kind, self._takes, pairs, self._fields, self.name)
 
     def _called(self, pairs: Sequence[Pair]) -> Any:
         args, kwargs = self._arguments(pairs)
