@@ -1,20 +1,16 @@
-"""A prompt and a response to the tokens their reward model was trained on.
-
-The template is rendered once per prompt, around a mark that stands for the response; the response then takes the
-mark's place word for word. So no template can rewrite a response (Qwen3's moves text before ``</think>`` into another
-block), the place where the response starts is known, and N responses cost one rendering. Dates are frozen: some
-templates insert today's, and scores must not change overnight.
-"""
+"""A prompt and a response to the tokens their reward model was trained on."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.families.entries import Family, Gate, Steps
+from tpo_core.rewards.families.frames import Frames
 from tpo_core.rewards.families.literal import Literals
 from tpo_core.rewards.families.messages import plain_messages, without_mark, without_thinking
 from tpo_core.rewards.families.pooling import last_read
@@ -22,10 +18,6 @@ from tpo_core.values import Pair
 
 __all__ = ["Conversations", "Encoded"]
 
-_DATE = "26 Jul 2024"  # what Llama 3.1's own template writes, and what 3.2's writes when it has no clock
-_CLOCK = (
-    f"{{% macro strftime_now(format) %}}{_DATE}{{% endmacro %}}"  # for templates that ask the clock and no one else
-)
 _CUT = "\n[... {} tokens of the prompt are cut here ...]\n"
 
 
@@ -42,6 +34,21 @@ class Encoded:
     """Whether the middle of the prompt was cut."""
     kinds: tuple[int, ...] = ()
     """Which text each token is of, for models that take two texts and are told them apart."""
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """One conversation as text."""
+
+    messages: list[dict[str, Any]]
+    before: str
+    """What the template puts before the response."""
+    after: str
+    response: str
+
+    @property
+    def text(self) -> str:
+        return self.before + self.response + self.after
 
 
 class Conversations:
@@ -79,37 +86,61 @@ class Conversations:
         self._padding = padding
         self._keep_thinking = keep_thinking
         self._literals = Literals(tokenizer, keep=family.head.marker if isinstance(family.head, Steps) else "")
-        template = getattr(tokenizer, "chat_template", None)
-        self._templated = bool(template)
-        if not template and not self._literals.takes_pairs():
+        self._frames = Frames(tokenizer, family, name)
+        if not self._frames.templated and not self._literals.takes_pairs():
             raise InvalidInputError(
                 f"{name} has no chat template, and its tokenizer nothing to put between a question and an answer: give "
                 "chat_template=, a Jinja template as its authors write the two"
             )
-        if isinstance(template, str) and "strftime_now" in template and not template.startswith(_CLOCK):
-            tokenizer.chat_template = _CLOCK + template
-        self._trim = self._measure_trim() if self._templated else _unchanged
 
     def encode(self, pairs: Iterable[Pair]) -> list[Encoded | InvalidInputError]:
-        """Return each pair's tokens, or why it has none; a prompt is rendered once."""
+        """Return each pair's tokens, or why it has none; a prompt is rendered once, and all texts are read at once."""
         frames: dict[str, tuple[str, str]] = {}
-        return [self._encoded(pair, frames) for pair in pairs]
+        shown = [self._shown(pair, frames) for pair in pairs]
+        batches = iter(self._batches([s.text for s in shown if isinstance(s, _Shown)]))
+        return [self._encoded(s, next(batches)) if isinstance(s, _Shown) else s for s in shown]
 
-    def _encoded(self, pair: Pair, frames: dict[str, tuple[str, str]]) -> Encoded | InvalidInputError:
-        try:
+    def _shown(self, pair: Pair, frames: dict[str, tuple[str, str]]) -> _Shown | InvalidInputError:
+        with self._costing_itself() as failed:
             messages = plain_messages(pair.prompt, self._family.system)
             response = self._response(pair.response)
             key = repr(messages)
             if key not in frames:
-                frames[key] = self._frame(messages)
-            encoded = self._tokens(frames[key], messages, response)
+                frames[key] = self._frames.around(messages)
+            return _Shown(messages, *frames[key], response)
+        return failed[0]
+
+    def _encoded(self, shown: _Shown, batch: Any) -> Encoded | InvalidInputError:
+        with self._costing_itself() as failed:
+            encoded = self._tokens(shown, batch)
             if len(encoded.ids) <= self._max_tokens:
                 return encoded
-            return self._shortened(messages, response, len(encoded.ids))
+            return self._shortened(shown, len(encoded.ids))
+        return failed[0]
+
+    @contextmanager
+    def _costing_itself(self) -> Iterator[list[InvalidInputError]]:
+        """Keep what a conversation raises: templates and tokenizers are others', and it costs only itself."""
+        failed: list[InvalidInputError] = []
+        try:
+            yield failed
         except InvalidInputError as error:
-            return error
-        except Exception as error:  # noqa: BLE001 - templates and tokenizers of others; this one costs only itself
-            return InvalidInputError(f"{self._name} cannot read this conversation: {error!r}")
+            failed.append(error)
+        except Exception as error:  # noqa: BLE001 - see above
+            failed.append(InvalidInputError(f"{self._name} cannot read this conversation: {error!r}"))
+
+    def _batches(self, texts: list[str]) -> Iterable[Any]:
+        """Return the tokenizer's answer for each text, from one call that uses every core; None where it has none."""
+        if not self._frames.templated or len(texts) < 2 or not getattr(self._tokenizer, "is_fast", False):
+            return itertools.repeat(None)
+        try:
+            together = self._read(texts)
+            return [type(together)({"input_ids": e.ids}, [e]) for e in together.encodings]
+        except Exception:  # noqa: BLE001 - then each is read alone, and only the one at fault fails
+            return itertools.repeat(None)
+
+    def _read(self, text: str | list[str]) -> Any:
+        return self._tokenizer(text, add_special_tokens=self._family.bos == "one", return_attention_mask=False)
 
     def _response(self, text: str) -> str:
         if not self._keep_thinking:
@@ -117,58 +148,15 @@ class Conversations:
         if isinstance(head := self._family.head, Steps):
             steps = [s for s in without_mark(text, head.marker).split(head.split) if s.strip()] or [""]
             return "".join(step + head.marker for step in steps)
-        return self._trim(text)
+        return self._frames.trim(text)
 
-    def _frame(self, messages: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-        """Return what stands before and after the response."""
-        if not self._templated:
-            return "", ""
-        longest = max((len(x) for m in messages for x in re.findall("TPO_RESPONSE(X*)", m["content"])), default=-1)
-        mark = "TPO_RESPONSE" + "X" * (longest + 1)
-        before, found, after = self._render(messages, mark).rpartition(mark)
-        if not found:
-            raise InvalidInputError(f"the chat template of {self._name} leaves the response out of this conversation")
-        bos = self._tokenizer.bos_token
-        if self._family.bos == "one" and bos:
-            before = before.removeprefix(bos)
-        return before, after
-
-    def _render(self, messages: Sequence[Mapping[str, Any]], response: str) -> str:
-        import jinja2
-
-        try:
-            text: str = self._tokenizer.apply_chat_template(
-                [*messages, {"role": "assistant", "content": response}],
-                tokenize=False,
-                add_generation_prompt=False,
-                date_string=_DATE,
-            )
-        except (jinja2.TemplateError, TypeError, ValueError, AttributeError, KeyError) as error:
-            raise InvalidInputError(f"the chat template of {self._name} refuses this conversation: {error}") from error
-        return text
-
-    def _measure_trim(self) -> Callable[[str], str]:
-        """Return what the template does to the white space around a response."""
-        probe = [{"role": "user", "content": "question"}]
-
-        def keeps(response: str) -> bool:
-            return self._render(probe, response) == self._render(probe, "RESPONSE").replace("RESPONSE", response)
-
-        try:
-            if not keeps("\u2003RESPONSE\u2003"):
-                return str.strip
-            return _unchanged if keeps("\n\nRESPONSE") else _without_leading_newlines
-        except InvalidInputError:  # a template that refuses the probe may still take the user's conversations
-            return _unchanged
-
-    def _tokens(self, frame: tuple[str, str], messages: Sequence[Mapping[str, Any]], response: str) -> Encoded:
-        if not self._templated:
-            return self._pair_tokens(messages, response)
-        before, after = frame
-        special = self._family.bos == "one"
-        batch = self._tokenizer(before + response + after, add_special_tokens=special, return_attention_mask=False)
+    def _tokens(self, shown: _Shown, batch: Any = None) -> Encoded:
+        if not self._frames.templated:
+            return self._pair_tokens(shown.messages, shown.response)
+        before, response = shown.before, shown.response
+        batch = self._read(shown.text) if batch is None else batch
         stem = (batch.char_to_token(len(before)) if batch.is_fast and before else 0) or 0
-        ids = self._literals.ids(batch, before, response, after, special)
+        ids = self._literals.ids(batch, before, response, shown.after, self._family.bos == "one")
         if self._end is not None and ids[-1:] != [self._end]:
             ids.append(self._end)
         return Encoded(tuple(ids), stem, self._places(ids, batch, before, response))
@@ -210,13 +198,14 @@ class Conversations:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def _shortened(self, messages: list[dict[str, Any]], response: str, length: int) -> Encoded:
+    def _shortened(self, shown: _Shown, length: int) -> Encoded:
         """Cut the middle out of the longest message of the prompt; the response is never cut."""
         if self._on_long == "error":
             raise InvalidInputError(
                 f"the conversation is {length} tokens long and {self._name} takes {self._max_tokens}: shorten it, "
                 "raise max_tokens, or give on_long='middle' to cut the middle of the prompt"
             )
+        messages = shown.messages
         longest = max(range(len(messages)), key=lambda i: len(messages[i]["content"]))
         text = messages[longest]["content"]
         keep = len(self._ids_of(text)) - (length - self._max_tokens)
@@ -224,7 +213,7 @@ class Conversations:
         while (keep := keep - (room := 2 * room)) > 0:  # for the mark of the cut, and for merges across it
             short = [dict(m) for m in messages]
             short[longest]["content"] = self._middle_cut(text, keep)
-            encoded = self._tokens(self._frame(short), short, response)
+            encoded = self._tokens(_Shown(short, *self._frames.around(short), shown.response))
             if len(encoded.ids) <= self._max_tokens:
                 return replace(encoded, truncated=True)
         raise InvalidInputError(
@@ -238,11 +227,3 @@ class Conversations:
         decode = self._tokenizer.decode
         end = decode(ids[len(ids) - tail :]) if tail else ""
         return str(decode(ids[:head])) + _CUT.format(len(ids) - keep) + str(end)
-
-
-def _unchanged(text: str) -> str:
-    return text
-
-
-def _without_leading_newlines(text: str) -> str:
-    return text.lstrip("\n")

@@ -18,11 +18,13 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from tpo_core.rewards.families.conversation import Encoded
-from tpo_core.rewards.hf.attention import attend, joins, merged
+from tpo_core.rewards.hf.attention import joins
 from tpo_core.rewards.hf.checkpoint import Loaded
 from tpo_core.rewards.hf.planning import Segment, cut, plan_rows
 from tpo_core.rewards.hf.prefixes import PrefixStore
 from tpo_core.rewards.hf.quiet import set_attention
+from tpo_core.rewards.hf.rows import Row
+from tpo_core.rewards.hf.varlen import VarlenRow
 
 __all__ = ["ATTENTION", "PackedForward"]
 
@@ -41,6 +43,8 @@ class PackedForward:
 
     def __init__(self, loaded: Loaded, max_batch_tokens: int | None, max_prefix_bytes: int) -> None:
         self._loaded = loaded
+        self.varlen = False
+        """Whether all segments of a row attend at once, where ``takes_varlen`` says that can be."""
         self._budget, self._most = (max_batch_tokens,) * 2 if max_batch_tokens else _sizes(loaded)
         self._least = 16
         config = loaded.config.get_text_config()
@@ -87,7 +91,10 @@ class PackedForward:
         device = self._loaded.device
         ids = torch.tensor([[t for s in segments for t in s.sequence.ids[s.start : s.end]]], device=device)
         positions = torch.cat([torch.arange(s.start, s.end) for s in segments])[None].to(device)
-        row = Row(segments, self._chosen.layer, joint=joins(device, self._loaded.model.dtype))
+        if self.varlen:
+            row: Row = VarlenRow(segments, self._chosen.layer, device)
+        else:
+            row = Row(segments, self._chosen.layer, joint=joins(device, self._loaded.model.dtype))
         with self._chosen.only(row.chosen, device):
             output = self._loaded.model(input_ids=ids, position_ids=positions, use_cache=False, packed=row)
         states = output.last_hidden_state[0]
@@ -158,86 +165,6 @@ class ChosenTokens:
         full = output.new_zeros(1, self._tokens, output.shape[2])
         full[:, self._chosen] = output
         return full
-
-
-class Row:
-    """The segments of one forward pass, as the attention of every layer sees them.
-
-    Args:
-        segments: What is laid end to end.
-        last: The number of the last layer, where only chosen tokens go on.
-        joint: Whether segments that follow one prefix look at it together.
-    """
-
-    def __init__(self, segments: Sequence[Segment], last: int, *, joint: bool) -> None:
-        ends = list(itertools.accumulate(s.length for s in segments))
-        self._last = last
-        self._spans = [(segment, end - segment.length, end) for segment, end in zip(segments, ends, strict=True)]
-        self._joint = joint
-        self._runs = _runs(segments) if joint else [[s] for s in segments]
-        self._own = [[p - s.start for p in sorted(s.sequence.places) if s.start <= p < s.end] for s in segments]
-        self.chosen = [start + p for (_, start, _), own in zip(self._spans, self._own, strict=True) for p in own]
-        """The tokens of the row that heads read."""
-        self.longest = max(len(s.sequence.ids) for s in segments)
-        """Tokens of the longest conversation."""
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-        """Return the attention of each segment to its prefix and itself.
-
-        Args:
-            layer: The layer's number.
-            query: (1, heads, tokens, head size).
-            key: (1, key-value heads, tokens, head size), and likewise ``value``.
-            scale: What scores are multiplied by.
-
-        Returns:
-            (1, tokens, heads, head size); in the last layer zeros where nobody looks.
-        """
-        if layer == self._last:
-            return self._chosen_alone(layer, query, key, value, scale)
-        lengths = [sum(s.length for s in run) for run in self._runs]
-        parts = zip(self._runs, *(torch.split(t, lengths, 2) for t in (query, key, value)), strict=True)
-        found = [self._attended(run, layer, q, k, v, scale).transpose(1, 2) for run, q, k, v in parts]
-        return found[0] if len(found) == 1 else torch.cat(found, 1)
-
-    def _attended(
-        self, run: Sequence[Segment], layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float | None
-    ) -> Tensor:
-        memory = run[0].memory
-        if self._joint and memory is not None and run[0].follows:
-            return merged(q, memory.kept(layer), (k, v), [s.length for s in run], scale)
-        (segment,) = run
-        return attend(q, *_with_prefix(segment, layer, k, v), scale)
-
-    def _chosen_alone(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-        output = torch.zeros_like(query)
-        for (segment, start, end), own in zip(self._spans, self._own, strict=True):
-            q, k, v, out = (t[:, :, start:end] for t in (query, key, value, output))
-            k, v = _with_prefix(segment, layer, k, v)
-            for p in own:
-                seen = segment.start + p + 1
-                out[:, :, p : p + 1] = attend(q[:, :, p : p + 1], k[:, :, :seen], v[:, :, :seen], scale)
-        return output.transpose(1, 2)
-
-
-def _runs(segments: Sequence[Segment]) -> list[list[Segment]]:
-    """Return segments one by one, but those together that follow each other and the same prefix."""
-    runs: list[list[Segment]] = []
-    for segment in segments:
-        if segment.follows and runs and runs[-1][0].follows and runs[-1][0].memory is segment.memory:
-            runs[-1].append(segment)
-        else:
-            runs.append([segment])
-    return runs
-
-
-def _with_prefix(segment: Segment, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a segment's keys and values behind those of its prefix."""
-    if (memory := segment.memory) is None:
-        return k, v
-    if segment.takes is not None:
-        memory.take(layer, segment.takes, segment.start)
-    return memory.write(layer, segment.start, k, v)
 
 
 def _packed_attention(

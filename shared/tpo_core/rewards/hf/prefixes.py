@@ -42,7 +42,10 @@ class Prefix:
 
     def kept(self, layer: int) -> tuple[Tensor, Tensor]:
         """Return the prefix's own keys and values."""
-        tokens = len(self.ids)
+        return self.up_to(layer, len(self.ids))
+
+    def up_to(self, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
+        """Return the keys and values of the first tokens, also of those behind the prefix."""
         return self.keys[layer][:, :, :tokens], self.values[layer][:, :, :tokens]
 
     def take(self, layer: int, other: Prefix, tokens: int) -> None:

@@ -21,6 +21,7 @@ from tpo_core.rewards.hf.heads import HeadScore
 from tpo_core.rewards.hf.packed import ATTENTION, PackedForward
 from tpo_core.rewards.hf.padded import PaddedForward
 from tpo_core.rewards.hf.quiet import set_attention
+from tpo_core.rewards.hf.varlen import takes_varlen
 from tpo_core.values import Pair, Reward
 
 __all__ = ["Forward", "Scorer", "WindowedForward", "choose_forward"]
@@ -111,7 +112,19 @@ def choose_forward(loaded: Loaded, max_batch_tokens: int | None, max_prefix_byte
         if loaded.model.config._attn_implementation != usual:
             set_attention(loaded.model, usual)
         return padded
+    if takes_varlen(loaded.device, loaded.model.dtype):
+        _use_varlen(packed, sample, want, _tolerance(loaded))
     return packed if window == math.inf else WindowedForward(packed, padded, int(window), loaded.model, usual)
+
+
+def _use_varlen(packed: PackedForward, sample: Sequence[Encoded], want: Tensor, tolerance: float) -> None:
+    """Let the segments of a row attend at once, if that proves right: not every build of torch has the kernel."""
+    packed.varlen = True
+    try:
+        _prove(packed, sample, want, tolerance)
+    except Exception as error:  # noqa: BLE001 - the way proven before remains
+        _log.info("the segments of a row attend one by one: %s", error)
+        packed.varlen = False
 
 
 def _prove(packed: PackedForward, sample: Sequence[Encoded], want: Tensor, tolerance: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +23,11 @@ from tpo_core.rewards.hf.attention import looked_up, masked, merged, multiplied
 from tpo_core.rewards.hf.checkpoint import Loaded
 from tpo_core.rewards.hf.heads import LinearHead
 from tpo_core.rewards.hf.packed import PackedForward
-from tpo_core.rewards.hf.planning import plan_rows
+from tpo_core.rewards.hf.planning import Segment, plan_rows
 from tpo_core.rewards.hf.prefixes import Prefix, PrefixStore, shared_length
+from tpo_core.rewards.hf.rows import Row
 from tpo_core.rewards.hf.scoring import WindowedForward, choose_forward
+from tpo_core.rewards.hf.varlen import Spans, VarlenRow
 
 Build = Callable[..., Path]
 
@@ -199,6 +202,66 @@ def test_every_plan_computes_each_sequence_once_after_what_it_needs(
                 done[segment.index] = segment.end
         assert done == [len(s.ids) for s in sequences]
         assert store.tokens == sum(e.room for e in store._entries) <= memory_
+
+
+def in_loops(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, queries: Spans, keys: Spans, causal: bool, scale: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attend as a kernel for variable lengths does, one sequence and head at a time."""
+    output, lse = torch.zeros_like(q), torch.full((q.shape[1], q.shape[0]), torch.inf)
+    spans = [itertools.pairwise(s.ends.tolist()) for s in (queries, keys)]
+    for (first, last), (start, end) in zip(*spans, strict=True):
+        assert last - first <= queries.longest and end - start <= keys.longest
+        mask = torch.zeros(last - first, end - start)
+        if causal:
+            mask += torch.full_like(mask, -torch.inf).triu_(end - start - (last - first) + 1)
+        for head in range(q.shape[1] if end > start else 0):
+            group = head * k.shape[1] // q.shape[1]
+            scores = q[first:last, head] @ k[start:end, group].T * (scale or 1) + mask
+            output[first:last, head] = scores.softmax(1) @ v[start:end, group]
+            lse[head, first:last] = scores.logsumexp(1)
+    return output, lse
+
+
+@given(st.lists(st.tuples(tokens, st.integers(0, 40)), min_size=1, max_size=8), st.integers(1, 60), st.integers(1, 60))
+@settings(max_examples=60, deadline=None)
+def test_every_row_attends_as_its_conversations_alone(
+    drawn: list[tuple[list[int], int]], budget: int, most: int
+) -> None:
+    distinct = {tuple(ids): min(stem, len(ids) - 1) for ids, stem in drawn}
+    sequences = [Encoded(ids, stem, (len(ids) - 1, *([stem - 1] if stem else []))) for ids, stem in distinct.items()]
+    torch.manual_seed(0)
+    by_token, by_place = torch.randn(3, 4, 4, 8), torch.randn(3, 40, 4, 8)
+
+    def states(sequence: Encoded) -> list[torch.Tensor]:
+        """Return queries (1, 4, tokens, 8), and keys and values with two heads."""
+        found = [by_token[i, list(sequence.ids)] + by_place[i, : len(sequence.ids)] for i in range(3)]
+        return [t.transpose(0, 1)[None, : 2 if i else 4] for i, t in enumerate(found)]
+
+    cpu = torch.device("cpu")
+    ways: list[Callable[[list[Segment]], Row]] = [
+        lambda row: Row(row, 1, joint=False),
+        lambda row: Row(row, 1, joint=True),
+        lambda row: VarlenRow(row, 1, cpu, in_loops),
+    ]
+    for way in ways:
+        store = PrefixStore(200, 1, least=4)
+        for _ in range(2):
+            for segments in plan_rows(sequences, store, budget=budget, most=most, least=4):
+                row = way(segments)
+                q, k, v = (
+                    torch.cat([states(s.sequence)[i][:, :, s.start : s.end] for s in segments], 2) for i in range(3)
+                )
+                every, chosen = (row.attend(layer, q, k, v, 0.5)[0] for layer in (0, 1))
+                wanted = []
+                for s in segments:
+                    whole = functional.scaled_dot_product_attention(
+                        *states(s.sequence), is_causal=True, scale=0.5, enable_gqa=True
+                    )
+                    wanted.append(whole[0].transpose(0, 1)[s.start : s.end])
+                want = torch.cat(wanted)
+                assert torch.allclose(every, want, atol=1e-5)
+                assert torch.allclose(chosen[row.chosen], want[row.chosen], atol=1e-5)
 
 
 @given(tokens, tokens)

@@ -59,6 +59,15 @@ def test_a_bos_the_user_wrote_stays(build: Build) -> None:
     assert text_of(path, encode(path, text, "Paris", SKYWORK)).count("<|begin_of_text|>") == 2
 
 
+def test_conversations_read_together_are_read_as_each_alone(build: Build) -> None:
+    conversations = encoder(build(), on_long="middle", max_tokens=300)
+    responses = ["Paris", "", "<|eot_id|> Lyon <|begin_of_text|>", "\ud800 \U0001f600", "step " * 400, "Paris"]
+    pairs = [Pair(prompt, r) for prompt in ("What is the capital?", "of France " * 200) for r in responses]
+    alone = [conversations.encode([pair])[0] for pair in pairs]
+    assert [repr(e) for e in conversations.encode(pairs)] == [repr(e) for e in alone]
+    assert any(isinstance(e, InvalidInputError) for e in alone) and any(getattr(e, "truncated", False) for e in alone)
+
+
 @pytest.mark.parametrize("pad", [None, "<|eot_id|>", "[PAD]"])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_on_either_side_leaves_a_score_where_the_class_alone_has_it(
