@@ -31,6 +31,10 @@ class Ledger:
         self.inputs = inputs
         self.config = config
         self.candidates: list[Candidate] = []
+        self.best: Candidate | None = None
+        """y_w: the best of all, the earliest of equals."""
+        self.worst: Candidate | None = None
+        """y_l: the worst of all, the earliest of equals."""
         self.steps: list[Step] = []
         self.usage = Usage()
         self.reward_usage = Usage()
@@ -178,7 +182,9 @@ class Ledger:
             else:
                 odd[self._key(pair)] = Failure("unscored", reward.failure or f"the reward is {float(reward)}", cause)
         self.candidates = [self._rewarded(c, odd.get(_key(c.context, c))) for c in self.candidates]
-        if (best := self.best) is not None and (before is None or _reward(best) > _reward(before)):
+        self.best = max(self.scored, key=_reward, default=None)
+        self.worst = min(self.scored, key=_reward, default=None)
+        if self.best is not None and (before is None or _reward(self.best) > _reward(before)):
             self._gained = self.candidates[-1].step
 
     def _rewarded(self, candidate: Candidate, odd: Failure | None) -> Candidate:
@@ -215,16 +221,6 @@ class Ledger:
     def scored(self) -> list[Candidate]:
         """Return the candidates with a reward, in the order they were made."""
         return [c for c in self.candidates if c.reward is not None]
-
-    @property
-    def best(self) -> Candidate | None:
-        """Return y_w: the best of all, the earliest of equals."""
-        return max(self.scored, key=_reward, default=None)
-
-    @property
-    def worst(self) -> Candidate | None:
-        """Return y_l: the worst of all, the earliest of equals."""
-        return min(self.scored, key=_reward, default=None)
 
     def has_contrast(self) -> bool:
         """Return whether the best beats the worst by more than ``min_spread``."""

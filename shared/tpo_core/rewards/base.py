@@ -123,7 +123,8 @@ class RewardModel(SettableMetric, ABC):
 
     async def acheck(self) -> None:
         """Find out without blocking; see ``check``."""
-        await in_thread(self.check)
+        if type(self).check is not RewardModel.check:  # else there is nothing to wait for, and no thread to hand it to
+            await in_thread(self.check)
 
     @property
     def origin(self) -> RewardModel:
