@@ -10,6 +10,7 @@ import json
 import threading
 from dataclasses import dataclass, field, fields
 from math import isfinite
+from operator import add, attrgetter, sub
 from typing import Any, Literal
 
 from tpo_core.errors import InvalidInputError
@@ -36,11 +37,14 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         """Sum field by field."""
-        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)))
+        return Cost(*map(add, _of_cost(self), _of_cost(other)))
 
     def __sub__(self, other: Cost) -> Cost:
         """Return what is here beyond ``other``."""
-        return Cost(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(Cost)))
+        return Cost(*map(sub, _of_cost(self), _of_cost(other)))
+
+
+_of_cost = attrgetter(*(f.name for f in fields(Cost)))
 
 
 @dataclass(frozen=True)
@@ -78,16 +82,19 @@ class Evidence:
 
     def __add__(self, other: Evidence) -> Evidence:
         """Sum field by field."""
-        return Evidence(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Evidence)))
+        return Evidence(*map(add, _sums(self), _sums(other)))
 
     def __sub__(self, other: Evidence) -> Evidence:
         """Return what is here beyond ``other``."""
-        return Evidence(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(Evidence)))
+        return Evidence(*map(sub, _sums(self), _sums(other)))
 
     @property
     def finite(self) -> bool:
         """Return whether all sums are finite; rewards near the largest float square to infinity."""
-        return all(isfinite(value) for value in (getattr(self, f.name) for f in fields(self)) if not _is_cost(value))
+        return all(isfinite(value) for value in _sums(self) if not isinstance(value, Cost))
+
+
+_sums = attrgetter(*(f.name for f in fields(Evidence)))
 
 
 class Experience:
@@ -157,7 +164,3 @@ class Experience:
     def __reduce__(self) -> Any:
         """Pickle the evidence."""
         return Experience, (self._evidence,)
-
-
-def _is_cost(value: Any) -> bool:
-    return isinstance(value, Cost)
