@@ -56,12 +56,12 @@ async def test_a_query_costs_hardly_more_look_ups_than_its_calls_and_hands_nothi
     assert len(bare.made) == 19
     with counting() as host:
         await bare.acall()
-    for _ in range(200):  # until the reward is known to be quick; a busy machine may take a call or two for slow
+    for _ in range(200):  # until the reward is known to be quick, and DSPy has its threads
         with counting() as ours:
             await refined.acall(question="How?")
-        if ours["handovers"] <= host["handovers"]:
+        if ours["handovers"] <= host["handovers"] and not ours["threads"]:
             break
-    assert ours["handovers"] <= host["handovers"] and ours["threads"] <= host["threads"]
+    assert ours["handovers"] <= host["handovers"] and not ours["threads"]
     assert ours["signatures"] <= host["signatures"] + 2
     assert ours["lookups"] <= 1.5 * host["lookups"]
 
