@@ -19,6 +19,7 @@ from tpo_dspy.adapters import Sampling, lenient, salted
 from tpo_dspy.agents import Agent
 from tpo_dspy.callbacks import Request, Rounds, is_async, named
 from tpo_dspy.fields import Shape, seen_text, show
+from tpo_dspy.finishing import Ending, Finish, Found, Made, derives
 
 __all__ = ["Modules", "ProgramPolicy", "usage_of"]
 
@@ -40,6 +41,8 @@ class Modules:
     """The part of an agent that writes its answer."""
     forgiving: bool = True
     """Whether the program's answers are read as leniently as the engine's; see ``Sampling.forgiving``."""
+    finish: Finish | None = None
+    """Makes the Prediction of an update, instead of the program's ``forward``."""
     contextual: bool = False
     """Whether each sample keeps what its last predictor was given; see ``Candidate.context``."""
 
@@ -66,6 +69,8 @@ class ProgramPolicy:
         self._agent = None if modules.final is None else Agent(modules.program, modules.final)
         self._traces: dict[int, Trace] = {}  # by the id of the object that came of it; the candidates keep those alive
         self._critiques: dict[tuple[str, int, str], Trace] = {}  # by task, round and text
+        self._derives = modules.update is not None and modules.final is None and derives(modules.program)
+        self._made: dict[int, Made] = {}  # likewise, of programs whose forward may derive from the answer
         self.rewrite: Any = None
         """Changes what the program's predictors are sent; see ``Sampling.rewrite``."""
 
@@ -130,9 +135,10 @@ class ProgramPolicy:
         )
         if request.task == "sample":
             return self._ask_program(request, sampling)
-        predictor = getattr(self._modules, request.task)
+        parent = request.parent if request.task == "update" else None
+        answers = getattr(self._modules, request.task) if parent is None else self._ending(parent)
         told = {**self._context(), **request.inputs}
-        module = named(request.task)(predictor, predictor.acall)
+        module = named(request.task)(answers, answers.acall)
         sampling = replace(sampling, shown=request.inputs)
         return _ModuleCall(request, module, told, lenient(dspy.settings.adapter, sampling), self._modules.lm)
 
@@ -156,12 +162,16 @@ class ProgramPolicy:
             text = str(list(ask.value.values())[-1] or "")  # the last field: reasoning may stand before it
             self._critiques[request.task, request.step, text] = ask.trace
             return Completion(text, usage=ask.usage, finish_reason=ask.finish_reason)
-        value = ask.value if request.parent is None else self._updated(request.parent.value, ask.value)
+        value = ask.value
         try:
             text = self._modules.shape.response(value)
         except InvalidInputError as error:  # perhaps only this sample took a way out that gives another Prediction
             return Completion(failure=Failure("unparsable", str(error), error), usage=ask.usage)
         self._traces[id(value)] = ask.trace
+        if self._derives and request.task == "sample":
+            self._made[id(value)] = Made(list(ask.trace), value, ask.found)
+        elif request.parent is not None and id(request.parent.value) in self._made:
+            self._made[id(value)] = self._made[id(request.parent.value)]
         seen = self._seen(ask.trace) if request.task == "sample" and self._modules.contextual else None
         return Completion(text, value, usage=ask.usage, finish_reason=ask.finish_reason, context=seen)
 
@@ -171,12 +181,19 @@ class ProgramPolicy:
         wrote = [step for step in trace if any(name in step[2] for name in outputs)] or trace
         return None if not wrote else seen_text(self._inputs, wrote[-1][1])
 
-    def _updated(self, parent: dspy.Prediction, update: dspy.Prediction) -> dspy.Prediction:
-        """Return the parent's Prediction with its fields rewritten."""
-        improved = self._modules.shape.improved
-        if missing := [name for name in improved.values() if name not in update]:
-            raise InvalidInputError(f"update lacks the output field {', '.join(missing)}: give its signature one")
-        return parent.copy(**{name: update[new] for name, new in improved.items()})
+    def _ending(self, parent: Candidate) -> Ending:
+        """Return the update's predictor, with the program's own end for what rewrites ``parent``."""
+        modules, finish = self._modules, self._modules.finish
+        inputs = dspy.Example(**self._inputs).with_inputs(*self._inputs)
+        return Ending(
+            modules.update,
+            modules.program,
+            self._inputs,
+            parent.value,
+            modules.shape.improved,
+            self._made.get(id(parent.value)),
+            None if finish is None else lambda prediction: finish(prediction, inputs),
+        )
 
 
 @dataclass
@@ -192,6 +209,7 @@ class _ModuleCall:
     failure: Failure | None = None
     usage: Usage = field(default_factory=Usage)
     trace: Trace = field(default_factory=list)
+    found: Found = field(default_factory=lambda: Found(dspy.settings.rm))
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -199,6 +217,8 @@ class _ModuleCall:
         settings = {"adapter": self.adapter, "trace": self.trace, "send_stream": None}
         if self.lm is not None:
             settings["lm"] = self.lm
+        if self.found.retriever is not None:
+            settings["rm"] = self.found
         with dspy.track_usage() as tracker, dspy.context(**settings):
             try:
                 yield

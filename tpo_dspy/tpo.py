@@ -19,6 +19,7 @@ from tpo_core.values import Prompt
 from tpo_dspy.agents import final_step
 from tpo_dspy.callbacks import Rounds, ScoreInRound
 from tpo_dspy.fields import bind, labelled, pick_query, shape_of
+from tpo_dspy.finishing import Finish
 from tpo_dspy.policy import Modules, ProgramPolicy
 from tpo_dspy.rewarded import Outside, Rewarded, extend_trace, with_trajectory
 from tpo_dspy.stream import observer
@@ -51,6 +52,9 @@ class TPO(Rewarded):
             the call's inputs (a ``dspy.Example``). By default what the program's last predictor was given for the very
             answer, retrieved documents included, and the call's inputs.
         fields: The output fields to refine; by default those of the program's last predictor, reasoning left as it is.
+        finish: Makes the Prediction of an update, a function of ``(prediction, inputs)``: the rewritten one's with its
+            fields in place, and the call's inputs. By default ``forward`` runs again with its predictors answered from
+            the sample's trace, the last one with the update.
         on_progress: Called with each ``Progress`` as it happens.
         max_concurrency: Most requests of one call at once.
         rerun_tools: Let every sample run an agent in full, tools included.
@@ -79,6 +83,7 @@ class TPO(Rewarded):
         gold: Any = None,
         query: str | Callable[[Any], Prompt] | None = None,
         fields: Sequence[str] | None = None,
+        finish: Finish | None = None,
         on_progress: Observer | None = None,
         max_concurrency: int | None = None,
         rerun_tools: bool = False,
@@ -90,6 +95,8 @@ class TPO(Rewarded):
             raise InvalidInputError(f"program must be a dspy.Module, such as dspy.Predict(...), not {program!r:.80}")
         if query is not None and not isinstance(query, str) and not callable(query):
             raise InvalidInputError(f"query must be an input field's name or a function, not {query!r:.80}")
+        if finish is not None and not callable(finish):
+            raise InvalidInputError(f"finish must be a function of (prediction, inputs), not {finish!r:.80}")
         given = {"width": width, "depth": depth, "mode": mode}
         self.config = _configured(config, {**{k: v for k, v in given.items() if v is not None}, **settings})
         self.program = program
@@ -97,7 +104,7 @@ class TPO(Rewarded):
         self._final = [] if final is None else [_path(program, final)]
         self._shape = shape_of(program, fields, final)
         self._outside = Outside(as_reward(reward), None if gold is None else as_reward(gold), on_progress)
-        self._query = query
+        self._query, self._finish = query, finish
         self._max_concurrency = max_concurrency
         self.loss: Any = None
         self.gradient: Any = None
@@ -146,7 +153,15 @@ class TPO(Rewarded):
             raise InvalidInputError("no LM is set: call dspy.configure(lm=dspy.LM('openai/gpt-4o-mini')) first")
         final = getattr(self.program, self._final[0]) if self._final else None
         return Modules(
-            self.program, self._shape, self.loss, self.gradient, self.update, lm, final, contextual=self._query is None
+            self.program,
+            self._shape,
+            self.loss,
+            self.gradient,
+            self.update,
+            lm,
+            final,
+            finish=self._finish,
+            contextual=self._query is None,
         )
 
 
