@@ -16,6 +16,7 @@ from pydantic import ConfigDict
 
 from tpo_core import InvalidInputError
 from tpo_langchain.caching import llm_key
+from tpo_langchain.final_text import not_streaming
 from tpo_langchain.first_answer import is_final
 from tpo_langchain.memory import Memories
 from tpo_langchain.runnable import RunnableTPO
@@ -127,11 +128,11 @@ def _nobody(messages: Any) -> str:
 
 
 def _quiet(request: ModelRequest[Any]) -> ModelRequest[Any]:
-    """Keep tokens off the user's screen until they are final: LangGraph streams no model with this tag."""
+    """Keep tokens off the user's screen until they are final: LangGraph shows no model with this tag."""
     if not isinstance(request.model, BaseChatModel):
         raise InvalidInputError(f"model must be a chat model, not {type(request.model).__name__}")
     tags = [*(request.model.tags or []), "nostream"]
-    return request.override(model=request.model.model_copy(update={"tags": tags}))
+    return request.override(model=not_streaming(request.model).model_copy(update={"tags": tags}))
 
 
 def _metered(request: ModelRequest[Any], meter: Meter) -> ModelRequest[Any]:

@@ -12,6 +12,7 @@ from langchain_core.callbacks import (
     CallbackManager,
     CallbackManagerForLLMRun,
 )
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
@@ -21,7 +22,8 @@ from tpo_core import InvalidInputError
 from tpo_core.cache_keys import made_of
 from tpo_core.prompts.signatures import TextualGradient, TextualLoss, Update
 from tpo_langchain.caching import CachedWhole, llm_key
-from tpo_langchain.chain import model_in
+from tpo_langchain.chain import model_in, rebuilt
+from tpo_langchain.final_text import not_streaming
 from tpo_langchain.first_answer import is_final
 from tpo_langchain.llm_run import child_config, may_call, must_call, result, result_chunks, with_name
 from tpo_langchain.memory import Memories
@@ -127,7 +129,7 @@ class ChatTPO(LoopSettings, CachedWhole):
         **kwargs: Any,
     ) -> ChatResult:
         config, bound = child_config(run_manager, CallbackManager, kwargs), self._bound(stop, kwargs)
-        first = self.llm.invoke(messages, config, **bound) if may_call(kwargs) else None
+        first = self._quiet.invoke(messages, config, **bound) if may_call(kwargs) else None
         if first is not None and not is_final(first):
             return result(first, counted=not must_call(kwargs))
         return result(self._refiner(bound, first).invoke(messages, config))
@@ -140,7 +142,7 @@ class ChatTPO(LoopSettings, CachedWhole):
         **kwargs: Any,
     ) -> ChatResult:
         config, bound = child_config(run_manager, AsyncCallbackManager, kwargs), self._bound(stop, kwargs)
-        first = await self.llm.ainvoke(messages, config, **bound) if may_call(kwargs) else None
+        first = await self._quiet.ainvoke(messages, config, **bound) if may_call(kwargs) else None
         if first is not None and not is_final(first):
             return result(first, counted=not must_call(kwargs))
         return result(await self._refiner(bound, first).ainvoke(messages, config))
@@ -180,7 +182,12 @@ class ChatTPO(LoopSettings, CachedWhole):
             **loop_settings(self),
         )
         refiner.remember(self._memories, frozenset(bound))  # tools or a format change what n can do
-        return refiner if first is None else refiner.after_first(first)
+        return refiner.silent() if first is None else refiner.silent().after_first(first)
+
+    @property
+    def _quiet(self) -> Runnable[Any, Any]:
+        """Return the model behind, to be asked before it is known whether its answer is final."""
+        return rebuilt(self.llm, lambda m: not_streaming(m) if isinstance(m, BaseChatModel) else m)  # type: ignore[no-any-return]
 
     def _bound(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         stop = stop or self.stop

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.config import var_child_runnable_config
 
 from tpo_core import InvalidInputError, Trajectory
 from tpo_langchain.first_answer import is_final
@@ -66,7 +68,8 @@ class WholeGraph:
     def run(self, whole: RunnableTPO, input: Any, run_manager: Any, config: RunnableConfig, kwargs: Any) -> Any:
         """Run the graph, and refine its last answer."""
         meter = Meter(watching=True)
-        state = whole.runnable.invoke(input, child(config, run_manager, "tpo:agent", meter=meter), **kwargs)
+        with _inside(child(config, run_manager, "tpo:agent", meter=meter)) as inner:
+            state = whole.runnable.invoke(input, inner, **kwargs)
         if (last := _graph_ending(state)) is None:
             return state
         best = _refiner(whole, last)._refine(_asked(last, meter), run_manager, config)
@@ -77,7 +80,8 @@ class WholeGraph:
     async def arun(self, whole: RunnableTPO, input: Any, run_manager: Any, config: RunnableConfig, kwargs: Any) -> Any:
         """Run the graph, and refine its last answer, without blocking."""
         meter = Meter(watching=True)
-        state = await whole.runnable.ainvoke(input, child(config, run_manager, "tpo:agent", meter=meter), **kwargs)
+        with _inside(child(config, run_manager, "tpo:agent", meter=meter)) as inner:
+            state = await whole.runnable.ainvoke(input, inner, **kwargs)
         if (last := _graph_ending(state)) is None:
             return state
         best = await _refiner(whole, last)._arefine(_asked(last, meter), run_manager, config)
@@ -101,6 +105,16 @@ def _graph_ending(state: Any) -> Ending | None:
         return None
     last = ending(state["messages"])
     return last if last is not None and last.answer is not None else None
+
+
+@contextmanager
+def _inside(config: RunnableConfig) -> Iterator[RunnableConfig]:
+    """Make a config the one under way: a graph merges what it is given into that."""
+    before = var_child_runnable_config.set(config)
+    try:
+        yield config
+    finally:
+        var_child_runnable_config.reset(before)
 
 
 def _asked(last: Ending, meter: Meter) -> list[BaseMessage]:

@@ -16,6 +16,7 @@ from tpo_core import Trajectory
 from tpo_core.drivers.run import arun, run
 from tpo_core.models.policy import AfterFirst, Policy
 from tpo_langchain.base import Composite, checked_parts
+from tpo_langchain.final_text import aspeak, speak
 from tpo_langchain.first_answer import first_sample
 from tpo_langchain.graphs import WholeGraph
 from tpo_langchain.memory import Memories
@@ -75,6 +76,7 @@ class RunnableTPO(LoopSettings, Composite):
     _memories: Memories = PrivateAttr(default_factory=Memories)
     _models: Hashable = PrivateAttr(default=None)
     _gates: Gates | None = PrivateAttr(default=None)
+    _speaks: bool = PrivateAttr(default=True)
     _known: Reference | None = PrivateAttr(default=None)
     _first: tuple[AIMessage, Any] | None = PrivateAttr(default=None)
     _graph: WholeGraph | None = PrivateAttr(default=None)
@@ -128,7 +130,10 @@ class RunnableTPO(LoopSettings, Composite):
         if heard(run_manager):
             events = child(config, run_manager, "tpo:events")
             job["on_progress"] = lambda progress: tell(progress, events)
-        return self._answer(run(**job), run_manager)
+        trajectory = run(**job)
+        if self._speaks and not self.return_trajectory:
+            speak(trajectory, config, run_manager)
+        return self._answer(trajectory, run_manager)
 
     async def _arefine(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
         asked = await self._parts.asking.aof(input)
@@ -136,7 +141,10 @@ class RunnableTPO(LoopSettings, Composite):
         if heard(run_manager):
             events = child(config, run_manager, "tpo:events")
             job["on_progress"] = lambda progress: atell(progress, events)
-        return self._answer(await arun(**job), run_manager)
+        trajectory = await arun(**job)
+        if self._speaks and not self.return_trajectory:
+            await aspeak(trajectory, config, run_manager)
+        return self._answer(trajectory, run_manager)
 
     def _job(
         self, asked: Asked, input: Any, run_manager: Any, config: RunnableConfig, kwargs: dict[str, Any]
@@ -205,6 +213,11 @@ class RunnableTPO(LoopSettings, Composite):
         whole = reduce(joined, [chunk async for chunk in input], None)
         for chunk in chunks(await self._ainvoke(whole, run_manager, config, **kwargs)):
             yield chunk
+
+    def silent(self) -> RunnableTPO:
+        """Return this, to be used inside what streams the final text itself."""
+        self._speaks = False
+        return self
 
     def remember(self, memories: Memories, models: Hashable) -> None:
         """Share what is learnt about models with other objects, under what tells the models from others."""

@@ -28,6 +28,7 @@ from tpo_core.models.openai_format import read_finish_reason
 from tpo_core.models.token_reports import Written, of_all_choices
 from tpo_core.rewards import RewardModel
 from tpo_core.values import Pair, Reward
+from tpo_langchain.final_text import without_tokens
 
 __all__ = [
     "Meter", "TracedReward", "atell", "child", "cost_of", "finish_reason", "heard", "name_model", "record",
@@ -139,10 +140,13 @@ def child(
 ) -> RunnableConfig:
     """Return the config of a child run: the parent's callbacks, tags and metadata, a name of its own.
 
-    Its models are tagged ``nostream``: what LangGraph streams to a user is the answer, not the samples.
+    Its models are tagged ``nostream`` and do not stream: what is streamed to a user is the answer, not the samples.
     """
     callbacks: CallbackManager | AsyncCallbackManager = run_manager.get_child(tag)
     callbacks.add_tags(["nostream"])
+    if callbacks.handlers:
+        callbacks.handlers = without_tokens(callbacks.handlers)
+        callbacks.inheritable_handlers = without_tokens(callbacks.inheritable_handlers)
     if meter is not None:
         callbacks.handlers.insert(0, meter)  # before those that read the model's name
         callbacks.inheritable_handlers.insert(0, meter)
