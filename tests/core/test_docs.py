@@ -25,7 +25,9 @@ BLOCK = re.compile(r"^```python(?P<no_run> no-run)?\n(?P<code>.*?)^```$", re.MUL
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = [
     "cache_keys",
+    "cli.live",
     "config",
+    "drivers.adaptive",
     "pace",
     "values",
     "prompts.rendering",
@@ -38,8 +40,10 @@ MODULES = [
     "report.text",
     "testing",
     "models.litellm_chat",
+    "models.refusals",
     "rewards.base",
     "runs.items",
+    "runs.metering",
     "runs.reader",
     "runs.sources",
     "runs.store",

@@ -24,7 +24,7 @@ QUESTION = "Does the response give clear, correct and useful advice about the qu
 good answer above a bad one 6 to 7 times of 10 (25 answers to 2 queries), by ``JudgeReward``'s own 3 to 4 times."""
 
 
-def find_model(model: str | None, api_base: str | None, *, listed: bool = False) -> ChatModel:
+def find_model(model: str | None, api_base: str | None, *, listed: bool = False, **settings: Any) -> ChatModel:
     """Return the model that was named, or the embedded one where nothing was.
 
     Args:
@@ -32,6 +32,7 @@ def find_model(model: str | None, api_base: str | None, *, listed: bool = False)
         api_base: An OpenAI-compatible server; ``TPO_API_BASE`` by default, or ``OPENAI_BASE_URL`` where the model names
             no provider.
         listed: Refuse a model that the server does not list, where it lists any.
+        **settings: Passed on to a model behind a server or a provider: ``timeout``, ``max_retries``.
 
     Raises:
         InvalidInputError: The file is not there or is no GGUF file.
@@ -46,9 +47,9 @@ def find_model(model: str | None, api_base: str | None, *, listed: bool = False)
     if not base and "/" not in (model or ""):
         base = os.environ.get("OPENAI_BASE_URL")
     if base:
-        return _on_server(model, base.rstrip("/"), listed)
+        return _on_server(model, base.rstrip("/"), listed, settings)
     if model:
-        return _of_provider(model)
+        return _of_provider(model, settings)
     from tpo_core.models.local.chat import LocalChat
     from tpo_core.models.local.demos import SAMPLING
 
@@ -104,7 +105,7 @@ def summary(trajectory: Trajectory | None, models: Mapping[str, str], error: Bas
     }
 
 
-def _on_server(model: str | None, base: str, listed: bool) -> ChatModel:
+def _on_server(model: str | None, base: str, listed: bool, settings: Mapping[str, Any]) -> ChatModel:
     from tpo_core.models.openai_chat import served_models
 
     key = os.environ.get("TPO_API_KEY") or os.environ.get("OPENAI_API_KEY")
@@ -117,17 +118,17 @@ def _on_server(model: str | None, base: str, listed: bool) -> ChatModel:
     name = model or served[0]
     from tpo_core.models.openai_chat import OpenAIChat
 
-    return OpenAIChat(name, api_base=base, api_key=key)
+    return OpenAIChat(name, api_base=base, api_key=key, **settings)
 
 
-def _of_provider(model: str) -> ChatModel:
+def _of_provider(model: str, settings: Mapping[str, Any]) -> ChatModel:
     if model.startswith("openai/"):
         from tpo_core.models.openai_chat import OpenAIChat
 
-        return OpenAIChat(model)
+        return OpenAIChat(model, **settings)
     from tpo_core.models.litellm_chat import LiteLLMChat
 
-    return LiteLLMChat(model)
+    return LiteLLMChat(model, **settings)
 
 
 def _imported(home: str, name: str) -> Any:

@@ -13,6 +13,7 @@ from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tpo_core.cli.live import Live
 from tpo_core.cli.options import add_models, add_search, config_of, log
 from tpo_core.cli.text import clean
 from tpo_core.config import TPOConfig
@@ -61,6 +62,9 @@ def add_parser(subparsers: Any) -> None:
     whole.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where it is kept")
     whole.add_argument(
         "--max-concurrency", type=int, default=AT_ONCE, metavar="N", help=f"most requests at once ({AT_ONCE})"
+    )
+    whole.add_argument(
+        "--timeout", type=float, default=600.0, metavar="SECONDS", help="longest wait for an answer (600)"
     )
     whole.add_argument("--retry-failed", action="store_true", help="try the queries that failed once more")
     whole.add_argument("--quiet", action="store_true", help="show nothing but errors")
@@ -152,7 +156,9 @@ class _Models:
         from tpo_core.cli.models import find_model
 
         if name not in self._chats:
-            self._chats[name] = self._opened.enter_context(_closing(find_model(name, self._args.api_base, listed=True)))
+            settings = {"max_retries": 0, "timeout": self._args.timeout}  # the engine tries again, with fewer at once
+            found = find_model(name, self._args.api_base, listed=True, **settings)
+            self._chats[name] = self._opened.enter_context(_closing(found))
         return self._chats[name]
 
     def policy(self, item: Item | None) -> Any:
@@ -194,9 +200,10 @@ async def _run(args: argparse.Namespace, models: _Models, total: int | None) -> 
         source = _source(args)
         tally = Tally(store.counts, store.spent, total if total is not None else store.counts.total)
         engine = Engine(store, models.policy, models.reward, config, tally, args.max_concurrency)
-        async with aclosing(engine.answer(source)) as ended:
-            async for _ in ended:
-                pass
+        with Live(tally, quiet=args.quiet) as live:
+            async with aclosing(engine.answer(source)) as ended:
+                async for _ in ended:
+                    live.ended()
         counts = store.counts
     if not args.quiet:
         sys.stdout.write(clean("\n".join(_summary(args, counts, tally, source.skipped))) + "\n")

@@ -47,7 +47,7 @@ def drive(scheduler: Scheduler) -> Generator[Run, None, None]:
                 continue
             for ticket in tickets:
                 threads.submit(_outcome, ticket).add_done_callback(partial(_report, back, ticket))
-            if scheduler.out:
+            if scheduler.out or scheduler.waits:
                 for ticket, future in _arrived(back, scheduler.alarm()):
                     scheduler.give(ticket, future.result())  # an interrupt in a thread is an interrupt of the run
                 scheduler.expire()

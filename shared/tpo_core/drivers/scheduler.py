@@ -9,6 +9,7 @@ it says so. A ticket is in one of these states, and the rules are all there is:
              model, and those that wait meanwhile go out as one. If that one fails, each goes out again, alone
     late     its deadline has passed: its outcome is ``Late``, its place is free at once, and what its call returns,
              if it ever does, is dropped
+    resting  with an adaptive limit: its call met an overload, and goes out again when the server has been left alone
     ended    it has its outcome; when all tickets of a batch have theirs, its run goes on
 
 A query starts when there is room for its first ticket, and its deadline counts from there.
@@ -24,10 +25,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tpo_core.drivers.adaptive import TRIES, AdaptiveLimit
 from tpo_core.drivers.outcomes import Done, Late, Raised
-from tpo_core.drivers.serving import Batch, Scoring, Served, Ticket
+from tpo_core.drivers.serving import Batch, Call, Scoring, Served, Ticket
 from tpo_core.errors import TPOError
 from tpo_core.loop.ledger import Ledger
+from tpo_core.models.refusals import overloaded, rest_of
 from tpo_core.trajectory import Trajectory
 
 __all__ = ["Refused", "Run", "Scheduler"]
@@ -117,7 +120,8 @@ class Scheduler:
 
     Args:
         runs: Taken one by one, as there is room; None where the next is not there yet.
-        limit: Most tickets out at once; None for no limit.
+        limit: Most tickets out at once; None for no limit. With an ``AdaptiveLimit``, a call of the policy that meets
+            an overload goes out again, without its run's knowledge, until it has been tried ``TRIES`` times.
         window: Most runs on their way at once; None for no limit.
         clock: Seconds, monotonic.
     """
@@ -125,13 +129,16 @@ class Scheduler:
     def __init__(
         self,
         runs: Iterable[Run | None],
-        limit: int | None = None,
+        limit: int | AdaptiveLimit | None = None,
         window: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the runs; none of them starts before ``take``."""
         self._unstarted = iter(runs)
         self._limit, self._window, self._clock = limit, window, clock
+        self._adaptive = limit if isinstance(limit, AdaptiveLimit) else None
+        self._tries: dict[Ticket[Any], int] = {}
+        self._sent: dict[Ticket[Any], float] = {}
         self._queued: deque[Ticket[Any]] = deque()
         self._scorings: dict[int, deque[Scoring]] = {}  # those that merge, by their reward model
         self._scored_now: set[int] = set()
@@ -146,8 +153,8 @@ class Scheduler:
 
     @property
     def waits(self) -> bool:
-        """Return whether a run could start, and was not there when ``take`` asked."""
-        return self._waits
+        """Return whether more could go out by itself: a run that was not there yet, or what rests."""
+        return self._waits or self._rests
 
     @property
     def finished(self) -> bool:
@@ -167,9 +174,11 @@ class Scheduler:
     def take(self) -> Iterator[Ticket[Any]]:
         """Hand out the tickets whose calls may be made now, starting runs as there is room."""
         self._waits = False
-        while self._limit is None or len(self._out) < self._limit:
+        while self._has_room():
             if (ticket := self._next()) is not None:
                 self._out.add(ticket)
+                if self._adaptive is not None:
+                    self._sent[ticket] = self._clock()
                 yield ticket
             elif not self._start():
                 return
@@ -178,7 +187,9 @@ class Scheduler:
         """Take a ticket back whose call has ended."""
         if not self.awaits(ticket):
             return
-        self._free(ticket)
+        sent = self._free(ticket)
+        if self._adaptive is not None and isinstance(ticket, Call) and self._again(ticket, outcome, sent):
+            return
         if not isinstance(ticket, _Merged):
             self._end(ticket, outcome)
             return
@@ -195,10 +206,13 @@ class Scheduler:
         return ticket in self._out
 
     def alarm(self) -> float | None:
-        """Return the seconds until the next deadline, or None."""
+        """Return the seconds until the next deadline or the end of a rest, or None."""
         while self._alarms and not _is_open(*self._alarms[0][2:]):
             heapq.heappop(self._alarms)
-        return max(0.0, self._alarms[0][0] - self._clock()) if self._alarms else None
+        moments = [self._alarms[0][0]] if self._alarms else []
+        if self._adaptive is not None and self._rests:
+            moments.append(self._adaptive.rests_until)
+        return max(0.0, min(moments) - self._clock()) if moments else None
 
     def expire(self) -> list[Ticket[Any]]:
         """End the batches whose deadline has passed, and return the tickets that were out and are awaited no more."""
@@ -218,6 +232,30 @@ class Scheduler:
         self._ended.clear()
         self._more = False
         return stopped
+
+    @property
+    def _rests(self) -> bool:
+        return self._adaptive is not None and not self._adaptive.allowed
+
+    def _has_room(self) -> bool:
+        limit = self._limit if self._adaptive is None else self._adaptive.allowed
+        return limit is None or len(self._out) < limit  # type: ignore[operator]
+
+    def _again(self, call: Call, outcome: Done[Any] | Raised, sent: float) -> bool:
+        """Let a call that met an overload wait to go out once more; returns whether it does."""
+        assert self._adaptive is not None
+        if isinstance(outcome, Done) or not overloaded(outcome.error):
+            self._tries.pop(call, None)
+            if isinstance(outcome, Done):
+                self._adaptive.succeeded()
+            return False
+        self._adaptive.overloaded(sent, rest_of(outcome.error))
+        self._tries[call] = self._tries.get(call, 1) + 1
+        if self._tries[call] > TRIES or call not in self._owners:
+            del self._tries[call]
+            return False
+        self._queued.appendleft(call)
+        return True
 
     def _start(self) -> bool:
         if not self._more or (self._window is not None and len(self._on_their_way) >= self._window):
@@ -297,10 +335,12 @@ class Scheduler:
         self._free(late)
         return late
 
-    def _free(self, ticket: Ticket[Any]) -> None:
+    def _free(self, ticket: Ticket[Any]) -> float:
+        """Free a ticket's place; returns when it was sent, with an adaptive limit."""
         self._out.discard(ticket)
         if isinstance(ticket, Scoring):
             self._scored_now.discard(id(ticket.reward))
+        return self._sent.pop(ticket, 0.0)
 
 
 def _is_open(run: Run, batch: Batch) -> bool:

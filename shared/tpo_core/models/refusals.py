@@ -5,8 +5,11 @@ The clients agree on little but an HTTP status, so that is what counts where the
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from tpo_core.errors import ModelError, TPOError
@@ -17,8 +20,11 @@ __all__ = [
     "may_pass",
     "may_refuse_n",
     "one_line",
+    "overloaded",
     "refused_setting",
     "refuses_n",
+    "rest_of",
+    "retry_after",
     "serves_nobody",
     "status_of",
 ]
@@ -37,6 +43,10 @@ _NAMES_N = re.compile(
     r"""['"`]n['"`]|(?<![\w\\?&])n\s*(?:[=<>]|must\b|is\b|cannot\b|should\b)"""
     r"""|(?:parameter|argument|field|support):? n\b"""
 )
+
+_OVERLOADED = (408, 429, 503, 529)
+_NOT_THERE = ("APITimeoutError", "APIConnectionError", "Timeout", "TimeoutException", "ConnectError", "ReadTimeout")
+"""The clients' errors that a server answered too late or not at all; they are named alike."""
 
 _SETTINGS = ("seed", "top_p", "temperature")
 """Sampling settings that some models refuse; of two that are refused together, the first is left out."""
@@ -133,6 +143,48 @@ def may_pass(error: BaseException) -> bool:
     return status in _PASSING or status >= 500
 
 
+def overloaded(error: BaseException) -> bool:
+    """Return whether a server had too much to do, or was not there for the moment: the same request later may pass.
+
+    Example:
+        >>> overloaded(TimeoutError()), overloaded(ValueError("no JSON"))
+        (True, False)
+    """
+    status = status_of(error)
+    if status is not None:
+        return status in _OVERLOADED
+    return any(isinstance(c, TimeoutError) or type(c).__name__ in _NOT_THERE for c in _causes(error))
+
+
+def rest_of(error: BaseException) -> float | None:
+    """Return the seconds that a server asked to be left alone for, with its ``Retry-After``; None where it did not."""
+    for cause in _causes(error):
+        headers = getattr(getattr(cause, "response", None), "headers", None) or {}
+        if (seconds := retry_after(headers.get("retry-after"))) is not None:
+            return seconds
+    return None
+
+
+def retry_after(value: str | None) -> float | None:
+    """Read a ``Retry-After``: seconds, or a date; None when there is none that can be read.
+
+    Example:
+        >>> retry_after("1.5"), retry_after("soon"), retry_after("Wed, 21 Oct 2015 07:28:00 GMT")
+        (1.5, None, 0.0)
+    """
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            when = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        seconds = (when.replace(tzinfo=when.tzinfo or timezone.utc) - datetime.now(timezone.utc)).total_seconds()
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
 def lasts(error: BaseException) -> bool:
     """Return whether the provider said that it will not serve the request, now or later."""
     status = status_of(error)
@@ -152,7 +204,7 @@ def serves_nobody(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """Write an exception in one line: of a client's long advice its first, with the variable that it wants set.
+    r"""Write an exception in one line: of a client's long advice its first, with the variable that it wants set.
 
     Example:
         >>> one_line(ValueError("no key\n\nTo fix:\n- Set OPENAI_API_KEY=..."))

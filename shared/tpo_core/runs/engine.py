@@ -14,6 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from tpo_core.config import TPOConfig
+from tpo_core.drivers.adaptive import AdaptiveLimit
 from tpo_core.drivers.driving import adrive
 from tpo_core.drivers.scheduler import Run, Scheduler
 from tpo_core.drivers.serving import Models, serve
@@ -60,7 +61,7 @@ class Engine:
         reward: Scores all of them.
         config: Of every query, but for what it sets for itself.
         tally: Counts.
-        limit: Most requests at once.
+        limit: Most requests at once: fewer go out while a server has too much to do.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Engine:
         self._going: dict[int, tuple[Admitted, Answers]] = {}
         self._receipts: deque[Receipt[None]] = deque()
         self._doubtful: list[tuple[Answers, Trajectory | Exception, Exception]] = []
-        self._limit = limit
+        self._limit = AdaptiveLimit(limit)
 
     async def answer(self, items: Iterable[Item]) -> AsyncGenerator[Ended, None]:
         """Answer what is neither done nor failed, and yield each query as it ends.
@@ -94,10 +95,11 @@ class Engine:
             ModelError: A model cannot be used: several queries in a row failed by it. Likewise RewardError.
             GenerationError: Likewise.
         """
-        scheduler = Scheduler(self._runs(items), self._limit, PER_REQUEST * self._limit)
+        scheduler = Scheduler(self._runs(items), self._limit, PER_REQUEST * self._limit.most)
         try:
             async with aclosing(adrive(scheduler)) as ended:
                 async for run in ended:
+                    self.tally.limit = self._limit.now
                     yield self._end(run)
                     await self._settle(UNSETTLED)
         finally:

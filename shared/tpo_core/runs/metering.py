@@ -55,6 +55,8 @@ class Tally:
     failed: int = 0
     spent: Usage = field(default_factory=Usage)
     """What models and reward model cost."""
+    limit: int | None = None
+    """Most requests at once, as it is now."""
     requests_out: int = 0
     on_their_way: int = 0
     """Queries that have begun and not ended."""

@@ -212,3 +212,10 @@ def test_prompts_come_from_standard_input(loopback: Start, monkeypatch: pytest.M
         monkeypatch.setattr("sys.stdin", stdin)
         assert run(loopback(), prompts="-") == 0
     assert len(exported()) == 3
+
+
+def test_an_overloaded_server_is_asked_again_and_no_query_fails(loopback: Start) -> None:
+    write(*questions(6))
+    server = loopback(failures=[200, 429, 503, 429])
+    assert run(server, "--max-concurrency", "4") == 0
+    assert len(exported()) == 6 and len(server.requests) == 6 * 4 + 3

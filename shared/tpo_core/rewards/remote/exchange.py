@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 from collections.abc import Coroutine, Mapping
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from tpo_core.errors import RewardError
 from tpo_core.masking import Secrets, hide, public
+from tpo_core.models.refusals import retry_after
 
 if TYPE_CHECKING:
     import httpx
@@ -129,7 +127,7 @@ class Connections:
         if status >= 400:
             said = f"reward server {self.url} answered {asked} with {status}: {_said(data)}"
             if status in _AGAIN:
-                raise TransientError(said, status, _seconds(headers.get("Retry-After")))
+                raise TransientError(said, status, retry_after(headers.get("Retry-After")))
             raise AnswerError(said + ("; give the key it wants as headers=" if status in (401, 403) else ""), status)
         try:
             return json.loads(data)
@@ -170,18 +168,3 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _seconds(value: str | None) -> float | None:
-    """Read a Retry-After: seconds, or a date; None when there is none that can be read."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            when = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        seconds = (when.replace(tzinfo=when.tzinfo or timezone.utc) - datetime.now(timezone.utc)).total_seconds()
-    return max(seconds, 0.0) if math.isfinite(seconds) else None

@@ -1,0 +1,152 @@
+"""What ``tpo run`` itself takes: runs of many queries against a server that answers at once, beside bare requests.
+
+The server, a process of its own, answers each request with as many short texts as it asks for. Each run is the command
+in a process of its own, with a reward that costs nothing. Bare requests are as many, of the same size, by the same
+client, as many at once, and nothing else. Prints one line a run: seconds, milliseconds a query, peak memory, the
+folder's size a query, and requests a second beside the bare client's.
+
+    python benchmarks/runs.py [--queries 1000 10000] [--width 5] [--depth 2] [--max-concurrency 32]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tpo_core.models.openai_chat import OpenAIChat
+
+REWARD = "def score(prompt, response):\n    return float(sum(map(ord, response)) % 997)\n"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--queries", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--width", type=int, default=5)
+    parser.add_argument("--depth", type=int, default=2)
+    parser.add_argument("--max-concurrency", type=int, default=32)
+    args = parser.parse_args()
+    receiving, sending = multiprocessing.Pipe(duplex=False)
+    server = multiprocessing.Process(target=serve, args=(sending,), daemon=True)
+    server.start()
+    url = f"http://127.0.0.1:{receiving.recv()}/v1"
+    requests = 1 + 3 * args.depth
+    for count in args.queries:
+        seconds, peak, size = run(url, count, args)
+        bare = asyncio.run(ask(url, min(count, 2000) * requests, args))
+        rate = count * requests / seconds
+        print(
+            f"{count:>7,} queries {seconds:8.1f} s {1e3 * seconds / count:7.2f} ms/query {peak:6.0f} MB peak "
+            f"{size / count / 1e3:6.1f} KB/query {rate:7.0f} requests/s, {rate / bare:5.1%} of bare {bare:,.0f}",
+            flush=True,
+        )
+    server.terminate()
+
+
+def run(url: str, count: int, args: argparse.Namespace) -> tuple[float, float, int]:
+    """Run the command; returns seconds, less those of a run of one query, peak megabytes, and bytes on disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "reward.py").write_text(REWARD)
+        start, _ = timed(url, 1, folder, args)
+        seconds, peak = timed(url, count, folder, args)
+        return seconds - start, peak, sum(file.stat().st_size for file in Path(folder, f"out{count}").iterdir())
+
+
+def timed(url: str, count: int, folder: str, args: argparse.Namespace) -> tuple[float, float]:
+    """Run the command over so many prompts; returns seconds and peak megabytes."""
+    prompts = Path(folder, f"{count}.jsonl")
+    prompts.write_text(
+        "".join(json.dumps({"prompt": f"What is there to know about {n}?"}) + "\n" for n in range(count))
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "tpo_core.cli",
+        "run",
+        str(prompts),
+        "-o",
+        f"{folder}/out{count}",
+        "--api-base",
+        url,
+    ]
+    command += ["--reward", f"{folder}/reward.py:score", "--width", str(args.width), "--depth", str(args.depth)]
+    command += ["--max-concurrency", str(args.max_concurrency), "--quiet"]
+    began = time.perf_counter()
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"the run ended with status {status}")
+    return time.perf_counter() - began, usage.ru_maxrss / 1e3
+
+
+async def ask(url: str, count: int, args: argparse.Namespace) -> float:
+    """Make bare requests; returns how many a second."""
+    chat, left = OpenAIChat("instant", api_base=url), iter(range(count))
+
+    async def one_after_the_other() -> None:
+        for number in left:
+            await chat.achat([{"role": "user", "content": f"Request {number}"}], n=args.width)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(one_after_the_other() for _ in range(args.max_concurrency)))
+    return count / (time.perf_counter() - began)
+
+
+# -- the server --------------------------------------------------------------------------------------------------------
+
+
+def serve(sending: Any) -> None:
+    """Answer at once, until the process is ended; sends its port when it listens."""
+
+    async def forever() -> None:
+        server = await asyncio.start_server(connected, "127.0.0.1", 0, backlog=1024)
+        sending.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(forever())
+
+
+async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer one connection's requests."""
+    number = 0
+    try:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+            body = await reader.readexactly(int(lengths[0].split(b":")[1])) if lengths else b""
+            number += 1
+            data = json.dumps(answered(body, f"{id(writer):x} {number}")).encode()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data))
+            writer.write(data)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        writer.close()
+
+
+def answered(body: bytes, mark: str) -> dict[str, Any]:
+    """Return the models, or a completion."""
+    if not body:
+        return {"object": "list", "data": [{"id": "instant", "object": "model"}]}
+    n = json.loads(body).get("n") or 1
+    texts = [f"An answer of a few words, number {mark} {place}." for place in range(n)]
+    choices = [
+        {"index": place, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        for place, text in enumerate(texts)
+    ]
+    usage = {"prompt_tokens": 20, "completion_tokens": 10 * n, "total_tokens": 20 + 10 * n}
+    return {
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": "instant", "choices": choices,
+        "usage": usage,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
