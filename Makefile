@@ -5,8 +5,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: demo test browser lint docs bench clean
 
+# The reward counts what a reader can check by eye; `make demo REWARD=judge` has the model judge itself.
+REWARD ?= recipes/table.py:checks
+QUERY ?= How do I take care of a wooden table? Use the words oil, soft cloth and coasters, do not mention polish, \
+and write at most 3 sentences and 45 words.
 demo: .venv-demo/done
-	.venv-demo/bin/tpo ask "How do I take care of a wooden table?"
+	.venv-demo/bin/tpo ask "$(QUERY)" --reward $(REWARD)
 
 test: .venv/done browser lint
 	.venv/bin/python -m pytest

@@ -143,13 +143,16 @@ class Show:
         if first is None or first.index == best.index:
             self._heading(f"answer (reward {best.reward:+.2f}; no later answer scored higher)")
             self._line(best.response)
+            self._remarks(best)
         elif self._console.is_terminal and self._console.width >= 60:
             self._beside(first, best)
         else:
             self._heading(f"first best (reward {first.reward:+.2f})")
             self._line(first.response)
+            self._remarks(first)
             self._heading(f"final answer (reward {best.reward:+.2f}, gain {trajectory.gain:+.2f})")
             self._line(best.response)
+            self._remarks(best)
         self._console.print()
         self._line(_cost(trajectory), style="dim")
         if trajectory.diagnosis:
@@ -165,6 +168,9 @@ class Show:
         table.add_column(f"first best (reward {first.reward:+.2f})", ratio=1)
         table.add_column(f"final answer (reward {best.reward:+.2f}, gain {gain:+.2f})", ratio=1, style="green")
         table.add_row(Text(clean(first.response)), Text(clean(best.response)))
+        if first.feedback or best.feedback:
+            remarks = [Text(clean(c.feedback or ""), style="dim") for c in (first, best)]
+            table.add_row(*remarks)
         self._console.print(table)
 
     def _candidate(self, candidate: Candidate, best: Candidate | None) -> None:
@@ -177,6 +183,13 @@ class Show:
         mark = "*" if best is not None and candidate.index == best.index else " "
         kind = "" if candidate.fresh or candidate.step == 0 else "rewritten: "
         self._line(f"{mark} {candidate.reward:+.2f}  {kind}{text}", style="green" if mark == "*" else "", indent=2)
+        self._remarks(candidate, indent=11)
+
+    def _remarks(self, candidate: Candidate, indent: int = 0) -> None:
+        """Show what the reward said beside the number, where it said anything."""
+        if candidate.feedback:
+            told = _cut(" ".join(candidate.feedback.split()), self._console.width * 2)
+            self._line(told, style="dim", indent=indent)
 
     def _heading(self, text: str) -> None:
         self._console.print()

@@ -321,3 +321,20 @@ def test_the_embedded_model_answers_with_no_key_and_no_server(capsys: pytest.Cap
     trajectory = json.loads(capsys.readouterr().out)
     scored = [c for c in trajectory["candidates"] if c["reward"] is not None]
     assert scored and trajectory["reward_usage"]["prompt_tokens"] > 0
+
+
+def test_what_the_demo_checks_is_shown_below_each_answer(
+    loopback: Start, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[3])  # as make does
+    good = "Rub it with oil on a soft cloth. Use coasters."
+
+    def answer(request: dict[str, Any], number: int) -> str:
+        said = speak(request, number)
+        first = f"{'Polish' if number else 'Rub'} it with oil."
+        return good if "better answer" in said else first if said.startswith("answer") else said
+
+    assert ask(loopback(answer), "--reward", "recipes/table.py:checks") == 0
+    out = capsys.readouterr().out
+    assert 'not met: uses "soft cloth"; uses "coasters"; avoids "polish"' in out
+    assert "final answer (reward +1.00, gain +0.33)" in out and out.index("not met") < out.index(good)
