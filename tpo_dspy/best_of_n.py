@@ -19,7 +19,7 @@ from tpo_core.rewards import FunctionReward, RewardModel, as_reward
 from tpo_core.rewards.calling import find_kind
 from tpo_dspy.callbacks import Rounds
 from tpo_dspy.fields import bind
-from tpo_dspy.rewarded import Outside, Rewarded
+from tpo_dspy.rewarded import Outside, Rewarded, without_self
 from tpo_dspy.search import AttemptPolicy, Search
 
 __all__ = ["BestOfN"]
@@ -159,3 +159,6 @@ def _finite(threshold: Any) -> float | None:
     except (TypeError, ValueError):
         raise InvalidInputError(f"threshold must be a number or None, not {threshold!r:.80}") from None
     return max(number, -sys.float_info.max) if number < math.inf else None
+
+
+BestOfN.__signature__ = without_self(BestOfN)

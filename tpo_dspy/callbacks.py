@@ -123,7 +123,7 @@ class Rounds:
             return None if self._context is None else self._context.copy()
 
     def _start(self, step: int) -> None:
-        self._tell("on_module_start", instance=Round(), inputs={"round": step})
+        self._tell("on_module_start", instance=Round(), inputs={"step": step})
         ACTIVE_CALL_ID.set(self._call_id)
 
     def _end(self) -> None:
@@ -134,9 +134,9 @@ class Rounds:
     def _came_to(self) -> dspy.Prediction:
         seen = self._seen
         if seen is None:
-            return dspy.Prediction(round=self._step)
+            return dspy.Prediction(step=self._step)
         best = None if seen.best is None else seen.best.reward
-        return dspy.Prediction(round=self._step, rewards=[c.reward for c in seen.candidates], best=best)
+        return dspy.Prediction(step=self._step, rewards=[c.reward for c in seen.candidates], best=best)
 
     def _tell(self, handler: str, **what: Any) -> None:
         for callback in self._callbacks:

@@ -109,7 +109,7 @@ class ProgramPolicy:
             path = [*self._round(at, steps), *path]
             at = None if at.critique is None else steps[at.critique].chosen
         if trajectory.best.fresh and steps:
-            number = steps[-1].number
+            number = steps[-1].step
             tried = [c for c in trajectory.candidates if c.step == number and not c.fresh and c.reward is not None]
             last = max(tried, key=lambda c: c.reward or 0.0, default=None)
             path += self._round(last, steps) if last is not None else self._critique(steps[-1])
@@ -120,8 +120,8 @@ class ProgramPolicy:
         return made if candidate.critique is None else [*self._critique(steps[candidate.critique]), *made]
 
     def _critique(self, step: Step) -> Trace:
-        loss = self._critiques.get(("loss", step.number, step.loss), [])
-        return [*loss, *self._critiques.get(("gradient", step.number, step.gradient), [])]
+        loss = self._critiques.get(("loss", step.step, step.loss), [])
+        return [*loss, *self._critiques.get(("gradient", step.step, step.gradient), [])]
 
     def _ask(self, request: Generate, seed: int) -> _ModuleCall:
         sampling = Sampling(

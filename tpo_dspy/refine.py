@@ -22,6 +22,7 @@ from tpo_dspy.best_of_n import BestOfN
 from tpo_dspy.callbacks import Rounds
 from tpo_dspy.fields import show
 from tpo_dspy.policy import usage_of
+from tpo_dspy.rewarded import without_self
 from tpo_dspy.search import AttemptPolicy
 
 __all__ = ["Refine"]
@@ -230,3 +231,6 @@ def _described(name: str, signature: type[dspy.Signature]) -> str:
 
     given, said = fields(signature.input_fields), fields(signature.output_fields)
     return f"{name}: given {given}; says {said}\nInstructions: {signature.instructions}"
+
+
+Refine.__signature__ = without_self(Refine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from tpo_core.rewards import RewardModel, as_reward
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Candidate
 
-__all__ = ["LostReward", "Outside", "Rewarded", "extend_trace", "with_trajectory"]
+__all__ = ["LostReward", "Outside", "Rewarded", "extend_trace", "with_trajectory", "without_self"]
 
 
 class LostReward(RewardModel):
@@ -104,6 +105,12 @@ def with_trajectory(trajectory: Trajectory, chosen: Candidate) -> Any:
         if name not in result:
             vars(result)[name] = value
     return result
+
+
+def without_self(module: type[dspy.Module]) -> inspect.Signature:
+    """Return the arguments with which a module is made."""
+    signature = inspect.signature(module.__init__)
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 def extend_trace(steps: Sequence[Any]) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
 from typing import Any
 
 import dspy
 
-from tpo_core.config import Mode, TPOConfig
+from tpo_core.config import Mode, TPOConfig, configured
 from tpo_core.drivers.run import arun, run
 from tpo_core.drivers.serving import Observer
 from tpo_core.errors import InvalidInputError
@@ -21,7 +20,7 @@ from tpo_dspy.callbacks import Rounds, ScoreInRound
 from tpo_dspy.fields import bind, labelled, pick_query, shape_of
 from tpo_dspy.finishing import Finish
 from tpo_dspy.policy import Modules, ProgramPolicy
-from tpo_dspy.rewarded import Outside, Rewarded, extend_trace, with_trajectory
+from tpo_dspy.rewarded import Outside, Rewarded, extend_trace, with_trajectory, without_self
 from tpo_dspy.stream import observer
 
 __all__ = ["TPO"]
@@ -72,7 +71,7 @@ class TPO(Rewarded):
     def __init__(
         self,
         program: dspy.Module,
-        reward: Any,
+        reward: Any = None,
         *,
         width: int | None = None,
         depth: int | None = None,
@@ -91,14 +90,16 @@ class TPO(Rewarded):
     ) -> None:
         """Check the arguments and make the predictors; no model is called."""
         super().__init__()
+        given = {
+            name: value for name, value in (("width", width), ("depth", depth), ("mode", mode)) if value is not None
+        }
+        self.config = configured(config, {**given, **settings})
         if not isinstance(program, dspy.Module):
             raise InvalidInputError(f"program must be a dspy.Module, such as dspy.Predict(...), not {program!r:.80}")
         if query is not None and not isinstance(query, str) and not callable(query):
             raise InvalidInputError(f"query must be an input field's name or a function, not {query!r:.80}")
         if finish is not None and not callable(finish):
             raise InvalidInputError(f"finish must be a function of (prediction, inputs), not {finish!r:.80}")
-        given = {"width": width, "depth": depth, "mode": mode}
-        self.config = _configured(config, {**{k: v for k, v in given.items() if v is not None}, **settings})
         self.program = program
         final = final_step(program, rerun_tools)
         self._final = [] if final is None else [_path(program, final)]
@@ -189,15 +190,6 @@ class _Run:
         return with_trajectory(trajectory, trajectory.best)
 
 
-def _configured(config: TPOConfig | None, given: dict[str, Any]) -> TPOConfig:
-    if config is not None and not isinstance(config, TPOConfig):
-        raise InvalidInputError(f"config must be a TPOConfig, not {type(config).__name__}")
-    known = [f.name for f in fields(TPOConfig)]
-    if unknown := [name for name in given if name not in known]:
-        raise InvalidInputError(f"unknown argument {', '.join(unknown)}; the settings are {', '.join(known)}")
-    return replace(config or TPOConfig(), **given)
-
-
 def _predictor(signature: type[dspy.Signature], name: str, lm: Any) -> dspy.Predict:
     predictor = dspy.Predict(signature)
     if isinstance(lm, str):
@@ -210,3 +202,7 @@ def _predictor(signature: type[dspy.Signature], name: str, lm: Any) -> dspy.Pred
 
 def _path(program: dspy.Module, part: dspy.Module) -> str:
     return str(next(name for name, value in vars(program).items() if value is part))
+
+
+# DSPy's metaclass hides a module's own from help() and editors.
+TPO.__signature__ = without_self(TPO)

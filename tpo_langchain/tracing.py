@@ -216,13 +216,13 @@ async def atell(progress: Progress, config: RunnableConfig) -> None:
 def _event(progress: Progress) -> dict[str, Any]:
     best = progress.best
     return {
-        "round": progress.step,
+        "step": progress.step,
         "text": progress.text,
         "candidates": [
             {"response": c.response, "reward": c.reward, "failure": c.failure.reason if c.failure else None}
             for c in progress.candidates
         ],
-        "best": {"response": best.response, "reward": best.reward, "round": best.step} if best else None,
+        "best": {"response": best.response, "reward": best.reward, "step": best.step} if best else None,
     }
 
 
@@ -233,7 +233,7 @@ def summary(trajectory: Trajectory) -> dict[str, Any]:
         "reward": trajectory.best.reward,
         "initial_reward": initial.reward if initial else None,
         "gain": trajectory.gain,
-        "round": trajectory.best.step,
+        "step": trajectory.best.step,
         "candidates": len(trajectory.candidates),
         "failures": len(trajectory.failures),
         "calls": trajectory.usage.calls,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
 from tpo_core.errors import InvalidInputError
 from tpo_core.experience import Experience
 
-__all__ = ["Mode", "PlanName", "TPOConfig"]
+__all__ = ["Mode", "PlanName", "TPOConfig", "configured"]
 
 Mode = Literal["tpo", "revision", "bon"]
 PlanName = Literal["paper", "adaptive"]
@@ -151,6 +152,29 @@ class TPOConfig:
     def samples(self) -> int:
         """Return the samples one query costs by the paper's plan when nothing fails or stops early: N + D * (2 + N)."""
         return self.width + self.rounds * (2 + self.width)
+
+
+def configured(config: TPOConfig | None, settings: Mapping[str, Any]) -> TPOConfig:
+    """Return a config with single settings in its place; ``TPOConfig()`` where none is given.
+
+    Raises:
+        InvalidInputError: ``config`` is something else, or a name is no setting; the message says which may be meant.
+    """
+    if config is not None and not isinstance(config, TPOConfig):
+        raise InvalidInputError(f"config must be a TPOConfig, not {type(config).__name__}")
+    known = [f.name for f in fields(TPOConfig)]
+    for name in settings:
+        if name in _REWARDS:
+            raise InvalidInputError(f"{name} is called reward here: give reward=, or the reward in its place")
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(known)}"
+            raise InvalidInputError(f"unknown argument {name}; {hint}")
+    return replace(config or TPOConfig(), **settings)
+
+
+_REWARDS = ("metric", "reward_fn", "reward_model", "reward_func", "reward_funcs")
+"""What hosts call a reward."""
 
 
 def _check_int(name: str, value: Any, least: int, *, optional: bool = True) -> None:

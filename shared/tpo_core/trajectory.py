@@ -39,7 +39,7 @@ _BESIDE = ("best", "gain", "diagnosis", "models", "error")
 """What ``tpo ask --json`` writes beside a trajectory; it follows from it, or is not the trajectory's."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trajectory:
     """Everything one loop did.
 
@@ -164,6 +164,21 @@ class Trajectory:
             raise
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInputError(f"text is not JSON: {error}") from error
+
+    def summary(self) -> str:
+        """Return the outcome in a line: rewards, gain, tokens, why it stopped; with ``diagnosis`` below, if any."""
+        from tpo_core.report import trajectory_line
+
+        return "\n".join(filter(None, [trajectory_line(self), self.diagnosis and f"note: {self.diagnosis}"]))
+
+    def __repr__(self) -> str:
+        """Name the best answer and how many candidates and rounds there were; ``to_json`` writes everything."""
+        best = self.best_or_none
+        said = "None" if best is None else f"{best.response!r:.60} ({best.reward:.4g})"
+        return (
+            f"Trajectory(best={said}, candidates={len(self.candidates)}, steps={len(self.steps)}, "
+            f"stop_reason={self.stop_reason!r})"
+        )
 
     def to_html(self, *, title: str = "Trajectory") -> str:
         """Return the tree as one HTML page that needs nothing else: rewards, texts, critiques, word by word changes."""

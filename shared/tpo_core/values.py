@@ -125,8 +125,8 @@ class Step:
     The paper's rounds have one each; another plan's may have several, or none where it only samples.
     """
 
-    number: int
-    """The round: 1 for the first after the initial samples."""
+    step: int
+    """The round, as in ``Candidate.step``: 1 for the first after the initial samples."""
     chosen: Candidate | None = None
     """y_w: in the paper's plan the best of all candidates so far; None for a round that had no contrast."""
     rejected: Candidate | None = None

@@ -53,7 +53,7 @@ def choice(place: int, candidate: Candidate, trajectory: Trajectory) -> Any:
     told = {
         "reward": candidate.reward,
         "initial_reward": initial.reward if initial else None,
-        "round": candidate.step,
+        "step": candidate.step,
         "stop_reason": trajectory.stop_reason,
         "usage": asdict(trajectory.usage),
     }

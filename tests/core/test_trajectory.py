@@ -129,3 +129,13 @@ def test_the_paper_s_settings_are_those_of_its_experiments_and_can_be_changed_on
     )
     with pytest.raises(InvalidInputError, match="width"):
         TPOConfig.paper(width=0)
+
+
+def test_a_trajectory_is_short_where_it_is_printed_and_whole_in_json():
+    shown = repr(TRAJECTORY)
+    assert shown == "Trajectory(best='c' (2), candidates=4, steps=1, stop_reason='depth')"
+    assert repr(Trajectory("q")) == "Trajectory(best=None, candidates=0, steps=0, stop_reason='depth')"
+    assert TRAJECTORY.summary().startswith("4 candidates: reward 0.5 to 2 (gain +1.5)")
+    assert "<iframe" in TRAJECTORY._repr_html_()
+    lost = [Candidate("", failure=Failure("empty"), fresh=False, index=i) for i in range(1, 5)]
+    assert "\nnote: 4 of 4 updates" in Trajectory("q", (Candidate("b", reward=0.5), *lost)).summary()

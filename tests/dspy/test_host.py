@@ -160,7 +160,7 @@ def test_callbacks_see_a_tree(kind: type[Tree], way: str, deadline: float | None
     ]
     assert tree.ended.keys() == tree.nodes.keys()
     rounds = [tree.ended[call_id] for call_id, (name, _) in tree.nodes.items() if name == "Round"]
-    assert [r.round for r in rounds] == [0, 1] and rounds[1].best == 15
+    assert [r.step for r in rounds] == [0, 1] and rounds[1].best == 15
 
 
 def test_a_failing_run_closes_its_round_and_a_failing_callback_costs_nothing() -> None:

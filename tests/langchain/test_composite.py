@@ -238,7 +238,7 @@ async def test_events_are_a_tree_with_one_custom_event_per_turn_of_the_loop(refi
     custom = [e for e in events if e["event"] == "on_custom_event"]
     assert [e["name"] for e in custom] == ["tpo:scored", "tpo:loss", "tpo:gradient", "tpo:scored", "tpo:stopped"]
     assert all(e["parent_ids"] == [] and e["run_id"] == root for e in custom)
-    assert custom[0]["data"]["round"] == 0 and len(custom[0]["data"]["candidates"]) == 2
+    assert custom[0]["data"]["step"] == 0 and len(custom[0]["data"]["candidates"]) == 2
     assert custom[1]["data"]["text"] == "a critique" and custom[-1]["data"]["text"] == "depth"
     chunks = [e["data"]["chunk"] for e in events if e["event"] == "on_chain_stream" and e["run_id"] == root]
     assert "".join(chunks).startswith("an updated answer")

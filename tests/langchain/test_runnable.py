@@ -173,7 +173,7 @@ def test_a_message_keeps_its_id_and_tells_the_usage_of_all_calls(chat: Any) -> N
     assert message.usage_metadata is not None
     assert (message.usage_metadata["input_tokens"], message.usage_metadata["output_tokens"]) == (60, 6)
     told = message.response_metadata["tpo"]
-    assert (told["round"], told["calls"], told["stop_reason"]) == (1, 6, "depth") and told["gain"] > 0
+    assert (told["step"], told["calls"], told["stop_reason"]) == (1, 6, "depth") and told["gain"] > 0
 
 
 def test_history_and_system_prompt_reach_reward_loss_and_update(chat: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import aclosing, closing
 from typing import Any, Literal, overload
 
-from tpo_core.config import TPOConfig
+from tpo_core.config import TPOConfig, configured
 from tpo_core.drivers.driving import adrive, drive
 from tpo_core.drivers.scheduler import Run
 from tpo_core.drivers.serving import Observer
@@ -24,13 +24,14 @@ __all__ = ["arun", "arun_many", "run", "run_many"]
 def run(
     query: Prompt,
     policy: Answering,
-    reward: Any,
+    reward: Any = None,
     config: TPOConfig | None = None,
     *,
     inputs: Any = None,
     gold: Any = None,
     on_progress: Observer | None = None,
     max_concurrency: int | None = None,
+    **settings: Any,
 ) -> Trajectory:
     """Align one answer to a reward while it is being produced.
 
@@ -45,6 +46,7 @@ def run(
         on_progress: Called with each ``Progress`` as it happens, in this thread unless a deadline is set. What it
             raises ends the run: catch inside what must not.
         max_concurrency: Most requests at once; 32 by default.
+        **settings: Fields of ``TPOConfig``, in the place of the config's: ``width=3``.
 
     Returns:
         The trajectory; ``.best`` is the answer.
@@ -55,7 +57,7 @@ def run(
         RewardError: The reward model failed. These two carry the trajectory so far, as does whatever else ends the run:
             what ``on_progress`` raised, the host's control flow, an interrupt.
     """
-    [trajectory] = run_many(
+    trajectories: list[Trajectory] = run_many(
         [query],
         policy,
         reward,
@@ -64,23 +66,25 @@ def run(
         gold=gold,
         on_progress=on_progress,
         max_concurrency=max_concurrency,
+        **settings,
     )
-    return trajectory
+    return trajectories[0]
 
 
 async def arun(
     query: Prompt,
     policy: Answering,
-    reward: Any,
+    reward: Any = None,
     config: TPOConfig | None = None,
     *,
     inputs: Any = None,
     gold: Any = None,
     on_progress: Observer | None = None,
     max_concurrency: int | None = None,
+    **settings: Any,
 ) -> Trajectory:
     """Align one answer without blocking the event loop; see ``run``. ``on_progress`` may be async."""
-    [trajectory] = await arun_many(
+    trajectories: list[Trajectory] = await arun_many(
         [query],
         policy,
         reward,
@@ -89,15 +93,16 @@ async def arun(
         gold=gold,
         on_progress=on_progress,
         max_concurrency=max_concurrency,
+        **settings,
     )
-    return trajectory
+    return trajectories[0]
 
 
 @overload
 def run_many(
     queries: Sequence[Prompt],
     policy: Answering,
-    reward: Any,
+    reward: Any = None,
     config: TPOConfig | None = None,
     *,
     inputs: Sequence[Any] | None = None,
@@ -105,12 +110,13 @@ def run_many(
     on_progress: Observer | None = None,
     max_concurrency: int | None = None,
     return_exceptions: Literal[False] = False,
+    **settings: Any,
 ) -> list[Trajectory]: ...
 @overload
 def run_many(
     queries: Sequence[Prompt],
     policy: Answering,
-    reward: Any,
+    reward: Any = None,
     config: TPOConfig | None = None,
     *,
     inputs: Sequence[Any] | None = None,
@@ -118,11 +124,12 @@ def run_many(
     on_progress: Observer | None = None,
     max_concurrency: int | None = None,
     return_exceptions: bool,
+    **settings: Any,
 ) -> list[Trajectory | Exception]: ...
 def run_many(
     queries: Sequence[Prompt],
     policy: Answering,
-    reward: Any,
+    reward: Any = None,
     config: TPOConfig | None = None,
     *,
     inputs: Sequence[Any] | None = None,
@@ -130,6 +137,7 @@ def run_many(
     on_progress: Observer | None = None,
     max_concurrency: int | None = None,
     return_exceptions: bool = False,
+    **settings: Any,
 ) -> list[Any]:
     """Run one loop per query together, so that their requests overlap and their rewards share batches.
 
@@ -151,7 +159,7 @@ def run_many(
         queries,
         policy,
         reward,
-        config,
+        configured(config, settings),
         inputs,
         gold,
         on_progress,
@@ -167,7 +175,7 @@ def run_many(
 async def arun_many(
     queries: Sequence[Prompt],
     policy: Answering,
-    reward: Any,
+    reward: Any = None,
     config: TPOConfig | None = None,
     *,
     inputs: Sequence[Any] | None = None,
@@ -175,12 +183,13 @@ async def arun_many(
     on_progress: Observer | None = None,
     max_concurrency: int | None = None,
     return_exceptions: Literal[False] = False,
+    **settings: Any,
 ) -> list[Trajectory]: ...
 @overload
 async def arun_many(
     queries: Sequence[Prompt],
     policy: Answering,
-    reward: Any,
+    reward: Any = None,
     config: TPOConfig | None = None,
     *,
     inputs: Sequence[Any] | None = None,
@@ -188,11 +197,12 @@ async def arun_many(
     on_progress: Observer | None = None,
     max_concurrency: int | None = None,
     return_exceptions: bool,
+    **settings: Any,
 ) -> list[Trajectory | Exception]: ...
 async def arun_many(
     queries: Sequence[Prompt],
     policy: Answering,
-    reward: Any,
+    reward: Any = None,
     config: TPOConfig | None = None,
     *,
     inputs: Sequence[Any] | None = None,
@@ -200,9 +210,10 @@ async def arun_many(
     on_progress: Observer | None = None,
     max_concurrency: int | None = None,
     return_exceptions: bool = False,
+    **settings: Any,
 ) -> list[Any]:
     """Run one loop per query together without blocking the event loop; see ``run_many``."""
-    many = _Many(queries, policy, reward, config, inputs, gold, on_progress, max_concurrency)
+    many = _Many(queries, policy, reward, configured(config, settings), inputs, gold, on_progress, max_concurrency)
     with many:
         async with aclosing(adrive(many.scheduler)) as ended:
             async for run in ended:

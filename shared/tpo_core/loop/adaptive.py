@@ -165,7 +165,7 @@ def _calls(ledger: Ledger) -> int:
 
 
 def _critiqued(ledger: Ledger, number: int) -> bool:
-    return any(step.number == number and step.chosen is not None for step in ledger.steps)
+    return any(step.step == number and step.chosen is not None for step in ledger.steps)
 
 
 def _fruitless(ledger: Ledger, number: int) -> bool:

@@ -69,7 +69,7 @@ def tpo_loop(ledger: Ledger) -> Loop:
     except TPOError as error:
         error.trajectory = error.trajectory or ledger.trajectory("error")
         raise
-    yield Progress("stopped", ledger.steps[-1].number if ledger.steps else 0, text=ledger.stop_reason, best=ledger.best)
+    yield Progress("stopped", ledger.steps[-1].step if ledger.steps else 0, text=ledger.stop_reason, best=ledger.best)
     return ledger.trajectory()
 
 
@@ -186,7 +186,7 @@ def _improve(ledger: Ledger, plan: Plan, first: int) -> Generator[Effect, Any, b
         n = min(plan.contrasts[place - first].updates, left)
         updates.append(_update(ledger, ledger.steps[place], n))
         left -= n
-    number = ledger.steps[first].number
+    number = ledger.steps[first].step
     fresh = request(ledger, "sample", None, ledger.given, min(plan.fresh, left), number)
     return (yield from make(ledger, *updates, fresh, critiques=dict(enumerate(places))))
 
@@ -198,7 +198,7 @@ def _update(ledger: Ledger, step: Step, n: int) -> Generate:
         "current_response": fence(_short(ledger, parent.response)),
         "editing_instructions": _instructions(ledger, step, parent),
     }
-    return request(ledger, "update", Update, shown, n, step.number, parent)
+    return request(ledger, "update", Update, shown, n, step.step, parent)
 
 
 def _instructions(ledger: Ledger, step: Step, parent: Candidate) -> str:

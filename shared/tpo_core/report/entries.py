@@ -114,7 +114,7 @@ def winner(candidate: Candidate) -> Winner:
 
 def rounds_of(trajectory: Trajectory) -> int:
     """Return the number of the last round."""
-    return max([*(c.step for c in trajectory.candidates), *(s.number for s in trajectory.steps)], default=0)
+    return max([*(c.step for c in trajectory.candidates), *(s.step for s in trajectory.steps)], default=0)
 
 
 def parent_of(candidate: Candidate, trajectory: Trajectory) -> int | None:
@@ -123,7 +123,7 @@ def parent_of(candidate: Candidate, trajectory: Trajectory) -> int | None:
         return None
     if candidate.critique is not None and 0 <= candidate.critique < len(trajectory.steps):
         return place_of(trajectory.steps[candidate.critique].chosen, trajectory)
-    return place_of(next((s.chosen for s in trajectory.steps if s.number == candidate.step), None), trajectory)
+    return place_of(next((s.chosen for s in trajectory.steps if s.step == candidate.step), None), trajectory)
 
 
 def place_of(candidate: Candidate | None, trajectory: Trajectory) -> int | None:

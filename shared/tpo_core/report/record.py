@@ -100,7 +100,7 @@ def _candidate(candidate: Candidate, trajectory: Trajectory) -> dict[str, Any]:
 def _step(step: Step, trajectory: Trajectory) -> dict[str, Any]:
     return _kept(
         {
-            "number": step.number,
+            "number": step.step,
             "chosen": place_of(step.chosen, trajectory),
             "rejected": place_of(step.rejected, trajectory),
             "loss": step.loss,

@@ -52,7 +52,7 @@ def test_what_is_learned_is_shared_saved_and_read_again():
     assert again.evidence == seen and pickle.loads(pickle.dumps(again)).evidence == seen  # noqa: S301
     assert copy.deepcopy(config).experience is config.experience
     first = run("another", SimulatedPolicy(), RubricReward(), adaptive(experience=again))
-    assert any(step.number == 1 and step.chosen for step in first.steps)
+    assert any(step.step == 1 and step.chosen for step in first.steps)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_it_never_asks_more_than_its_calls_and_starts_with_few(calls, width, fol
     assert sum(c.step == 0 for c in t.candidates) <= width
     for place, step in enumerate(t.steps):
         updates = [c for c in t.candidates if c.critique == place]
-        assert step.chosen is None or all(c.step == step.number and not c.fresh for c in updates)
+        assert step.chosen is None or all(c.step == step.step and not c.fresh for c in updates)
 
 
 def test_it_plans_with_the_tokens_that_are_left():
