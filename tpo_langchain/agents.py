@@ -52,8 +52,8 @@ class TPOMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def __init__(
         self,
+        reward: Any = None,
         *,
-        reward: Any,
         critic: Runnable[Any, Any] | None = None,
         editor: Runnable[Any, Any] | None = None,
         query: Any = None,
@@ -95,7 +95,7 @@ class TPOMiddleware(AgentMiddleware[Any, Any, Any]):
         step = ModelStep(model=request.model, request=request, handler=handler)
         refiner = RunnableTPO(step, llm=request.model, **self._given)
         refiner.remember(self._memories, llm_key(request.model))
-        return refiner
+        return refiner.as_part()
 
 
 class ModelStep(RunnableSerializable[Any, Any]):

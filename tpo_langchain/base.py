@@ -19,9 +19,12 @@ from tpo_core.prompts.signatures import TextualGradient, TextualLoss, Update
 from tpo_core.rewards import as_reward
 from tpo_langchain.reference import check_reference
 from tpo_langchain.roles import TunedPrompt
-from tpo_langchain.settings import setting_specs
+from tpo_langchain.settings import RETURN_TRAJECTORY, nearest, setting_specs
 
 __all__ = ["Composite", "checked_parts"]
+
+_REWARDS = ("metric", "reward_fn", "reward_function", "reward_model", "evaluator", "scorer")
+"""What rewards are called elsewhere."""
 
 
 class Composite(RunnableSerializable[Any, Any]):
@@ -73,7 +76,11 @@ class Composite(RunnableSerializable[Any, Any]):
         """Return the parts' own, and the loop's settings as ``tpo_width`` and the like."""
         parts = (self.runnable, self.llm, self.critic, self.editor)
         own = [spec for part in parts if part is not None for spec in part.config_specs]
-        return get_unique_config_specs([*own, *setting_specs(self._hidden)])
+        whole = ConfigurableFieldSpec(
+            id=RETURN_TRAJECTORY, annotation=Any, name="return_trajectory", default=None,
+            description="Return the Trajectory, this call only",
+        )  # fmt: skip
+        return get_unique_config_specs([*own, *setting_specs(self._hidden), whole])
 
     def configurable_fields(self, **kwargs: AnyConfigurableField) -> RunnableSerializable[Any, Any]:
         """Make fields configurable under ids of your own; see ``RunnableSerializable.configurable_fields``."""
@@ -156,10 +163,11 @@ def checked_parts(names: Collection[str], given: Mapping[str, Any]) -> dict[str,
         InvalidInputError: One is missing, unknown or of the wrong kind.
     """
     if unknown := sorted(set(given) - set(names)):
-        raise InvalidInputError(f"RunnableTPO takes no argument {', '.join(unknown)}")
+        meant = "; did you mean reward?" if unknown[0] in _REWARDS else nearest(unknown[0], names)
+        raise InvalidInputError(f"RunnableTPO takes no argument {', '.join(unknown)}{meant}")
     if given.get("runnable") is None or given.get("reward") is None:
         missing = "runnable" if given.get("runnable") is None else "reward"
-        raise InvalidInputError(f"{missing} is missing: RunnableTPO(chain, reward=...)")
+        raise InvalidInputError(f"{missing} is missing: RunnableTPO(chain, reward)")
     parts = dict(given)
     try:
         parts["runnable"] = coerce_to_runnable(given["runnable"])

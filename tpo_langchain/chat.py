@@ -182,7 +182,7 @@ class ChatTPO(LoopSettings, CachedWhole):
             **loop_settings(self),
         )
         refiner.remember(self._memories, frozenset(bound))  # tools or a format change what n can do
-        return refiner.silent() if first is None else refiner.silent().after_first(first)
+        return refiner.as_part(speaks=False) if first is None else refiner.as_part(speaks=False).after_first(first)
 
     @property
     def _quiet(self) -> Runnable[Any, Any]:

@@ -31,7 +31,7 @@ def tpo_node(
     Example:
         >>> graph.add_node("answer", tpo_node(model, reward=reward))  # doctest: +SKIP
     """
-    refined = RunnableTPO(llm, reward=reward, **settings)
+    refined = RunnableTPO(llm, reward=reward, **settings).as_part()
     if refined.return_trajectory:
         raise InvalidInputError("return_trajectory has no place in a node, which returns messages")
 

@@ -24,7 +24,7 @@ from tpo_langchain.policy import ChainPolicy
 from tpo_langchain.query import Asked, read_seen
 from tpo_langchain.reference import Reference
 from tpo_langchain.roles import Parts
-from tpo_langchain.settings import LoopSettings, named, spread
+from tpo_langchain.settings import RETURN_TRAJECTORY, LoopSettings, named, refuse_settings, spread
 from tpo_langchain.steps import Gates
 from tpo_langchain.streaming import chunks, joined
 from tpo_langchain.tracing import TracedReward, atell, child, heard, record, tell, told
@@ -77,13 +77,15 @@ class RunnableTPO(LoopSettings, Composite):
     _models: Hashable = PrivateAttr(default=None)
     _gates: Gates | None = PrivateAttr(default=None)
     _speaks: bool = PrivateAttr(default=True)
+    _part: bool = PrivateAttr(default=False)
     _known: Reference | None = PrivateAttr(default=None)
     _first: tuple[AIMessage, Any] | None = PrivateAttr(default=None)
     _graph: WholeGraph | None = PrivateAttr(default=None)
 
-    def __init__(self, runnable: Any = None, /, **given: Any) -> None:
+    def __init__(self, runnable: Any = None, reward: Any = None, /, **given: Any) -> None:
         """Check everything that can be checked before a model is called."""
-        given = spread({**given, "runnable": given.get("runnable") if runnable is None else runnable})
+        placed = {name: thing for name, thing in (("runnable", runnable), ("reward", reward)) if thing is not None}
+        given = spread({**given, **placed})
         with named():
             super().__init__(**checked_parts(type(self).model_fields, given))
         self._given_reward = given["reward"]
@@ -113,16 +115,33 @@ class RunnableTPO(LoopSettings, Composite):
         return await self._acall_with_config(self._ainvoke, input, config, **kwargs)
 
     def _invoke(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
-        whole, input = (self, input) if self._known is None else self._known.told(self, input)
+        whole, config = self._set_up(config, kwargs)
+        if self._known is not None:
+            whole, input = self._known.told(whole, input)
         if self._graph is not None:
             return self._graph.run(whole, input, run_manager, config, kwargs)
         return whole._refine(input, run_manager, config, **kwargs)
 
     async def _ainvoke(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
-        whole, input = (self, input) if self._known is None else await self._known.atold(self, input)
+        whole, config = self._set_up(config, kwargs)
+        if self._known is not None:
+            whole, input = await self._known.atold(whole, input)
         if self._graph is not None:
             return await self._graph.arun(whole, input, run_manager, config, kwargs)
         return await whole._arefine(input, run_manager, config, **kwargs)
+
+    def _set_up(self, config: RunnableConfig, kwargs: dict[str, Any]) -> tuple[RunnableTPO, RunnableConfig]:
+        """Return this as the call wants it, and the call's config, without what is meant for this alone."""
+        if kwargs:
+            refuse_settings(kwargs)
+        settings = config.get("configurable")
+        if not settings or RETURN_TRAJECTORY not in settings:
+            return self, config
+        rest: Any = {**config, "configurable": {k: v for k, v in settings.items() if k != RETURN_TRAJECTORY}}
+        wanted = settings[RETURN_TRAJECTORY]
+        if wanted is None or self._part:
+            return self, rest
+        return self.model_copy(update={"return_trajectory": bool(wanted)}), rest
 
     def _refine(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
         asked = self._parts.asking.of(input)
@@ -214,9 +233,9 @@ class RunnableTPO(LoopSettings, Composite):
         for chunk in chunks(await self._ainvoke(whole, run_manager, config, **kwargs)):
             yield chunk
 
-    def silent(self) -> RunnableTPO:
-        """Return this, to be used inside what streams the final text itself."""
-        self._speaks = False
+    def as_part(self, speaks: bool = True) -> RunnableTPO:
+        """Return this, to be used inside what returns answers, and perhaps streams the final text itself."""
+        self._part, self._speaks = True, speaks
         return self
 
     def remember(self, memories: Memories, models: Hashable) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from difflib import get_close_matches
 from typing import Any
 
 from langchain_core.runnables import ConfigurableFieldSpec
@@ -13,10 +14,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tpo_core import Experience, InvalidInputError, TPOConfig
 from tpo_core.config import Mode, PlanName
 
-__all__ = ["PREFIX", "LoopSettings", "loop_settings", "named", "setting_specs", "spread"]
+__all__ = [
+    "PREFIX",
+    "RETURN_TRAJECTORY",
+    "LoopSettings",
+    "loop_settings",
+    "named",
+    "nearest",
+    "refuse_settings",
+    "setting_specs",
+    "spread",
+]
 
 PREFIX = "tpo_"
 """In front of a setting's name under ``config["configurable"]``."""
+
+RETURN_TRAJECTORY = PREFIX + "return_trajectory"
+"""The key by which one call asks for the Trajectory."""
 
 
 class LoopSettings(BaseModel):
@@ -72,9 +86,37 @@ class LoopSettings(BaseModel):
         Raises:
             InvalidInputError: A value is out of range, or a ``tpo_`` key is none of these settings.
         """
-        given = {k.removeprefix(PREFIX): v for k, v in (configurable or {}).items() if k.startswith(PREFIX)}
         own = loop_settings(self)
-        return checked({**own, **{k: v for k, v in given.items() if k in _NAMES}})
+        if not configurable:
+            return checked(own)
+        given = {k: v for k, v in configurable.items() if k.startswith(PREFIX)}
+        known = {RETURN_TRAJECTORY, *(PREFIX + name for name in _NAMES), *getattr(self, "_hidden", ())}
+        if unknown := sorted(set(given) - known):
+            raise InvalidInputError(f"config has no setting {unknown[0]}{nearest(unknown[0], known)}")
+        return checked({**own, **{k.removeprefix(PREFIX): v for k, v in given.items() if v is not None}})
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a question for the known name that is meant, if one is like it; else nothing."""
+    meant = get_close_matches(name, list(known), 1)
+    return f"; did you mean {meant[0]}?" if meant else ""
+
+
+def refuse_settings(kwargs: Mapping[str, Any]) -> None:
+    """Refuse settings of the loop among the keyword arguments of a call, which go to the wrapped Runnable.
+
+    Raises:
+        InvalidInputError: One is a setting and no argument that models take.
+    """
+    for name in kwargs:
+        key = name if name.startswith(PREFIX) else PREFIX + name
+        if name.startswith(PREFIX) or name in _NO_MODELS:
+            known = [RETURN_TRAJECTORY, *(PREFIX + setting for setting in _NAMES)]
+            key = key if key in known else next(iter(get_close_matches(key, known, 1)), RETURN_TRAJECTORY)
+            raise InvalidInputError(
+                f"{name} is no argument of a call; set it for one call by "
+                f'invoke(x, {{"configurable": {{"{key}": ...}}}}), or when wrapping'
+            )
 
 
 def loop_settings(settings: LoopSettings) -> dict[str, Any]:
@@ -83,6 +125,8 @@ def loop_settings(settings: LoopSettings) -> dict[str, Any]:
 
 
 _NAMES = tuple(f.name for f in fields(TPOConfig))
+_NO_MODELS = frozenset({*_NAMES, "return_trajectory"} - {"temperature", "top_p", "max_tokens", "seed", "mode"})
+"""Settings that no chat model takes under the same name."""
 
 
 def checked(settings: Mapping[str, Any]) -> TPOConfig:
