@@ -15,6 +15,7 @@ from langchain_core.runnables import (
     Runnable,
     RunnableBinding,
     RunnableConfig,
+    RunnableLambda,
     RunnableParallel,
     RunnableSequence,
     RunnableWithFallbacks,
@@ -23,7 +24,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.configurable import DynamicRunnable
 from pydantic import BaseModel
 
-__all__ = ["Anatomy", "Core", "dissect", "model_in", "models_of", "rebuilt"]
+__all__ = ["Anatomy", "Core", "dissect", "model_in", "models_inside", "models_of", "rebuilt"]
 
 _STRUCTURED = frozenset({"ls_structured_output_format", "structured_output_format", "response_format", "format"})
 _NOT_FOR_TEXT = _STRUCTURED | {"tools", "functions", "tool_choice", "function_call", "stop"}
@@ -144,6 +145,27 @@ def models_of(thing: Any) -> list[BaseLanguageModel[Any]]:
         return model
 
     rebuilt(thing, note)
+    return found
+
+
+def models_inside(thing: Any) -> list[BaseLanguageModel[Any]]:
+    """Return the language models in a chain, those that its functions name included."""
+    found = models_of(thing)
+    todo, seen = [thing], set()
+    while todo:
+        part = todo.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, RunnableLambda):
+            todo += part.deps
+            found += [model for dep in part.deps for model in models_of(dep)]
+        elif isinstance(part, (list, tuple)):
+            todo += part
+        elif isinstance(part, dict):
+            todo += part.values()
+        elif isinstance(part, BaseModel) and isinstance(part, Runnable) and not isinstance(part, BaseLanguageModel):
+            todo += [getattr(part, name) for name in type(part).model_fields]
     return found
 
 

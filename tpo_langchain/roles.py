@@ -19,7 +19,7 @@ from tpo_core.pace import Pace
 from tpo_core.prompts.modeltext import without_reasoning
 from tpo_core.prompts.reading import read
 from tpo_core.prompts.rendering import render
-from tpo_langchain.chain import Anatomy, Core, dissect, models_of
+from tpo_langchain.chain import Anatomy, Core, dissect, models_inside, models_of
 from tpo_langchain.convert import can_remake, remaker, replace_text, text_of
 from tpo_langchain.query import Query
 from tpo_langchain.tails import Paces, Tail
@@ -62,7 +62,9 @@ class Parts:
     def of(cls, chain: Runnable[Any, Any], llm: Any, critic: Any, editor: Any, **rest: Any) -> Parts:
         """Assign the models: what is not given is ``llm``, and that is the chain's own model by default."""
         anatomy = dissect(chain)
-        llm = llm or anatomy.llm
+        if llm is None and (llm := anatomy.llm) is None:
+            inside = {id(model): model for model in models_inside(chain)}
+            llm = next(iter(inside.values())) if len(inside) == 1 else None
         if editor is None and not (anatomy.structured and rest.get("parser") is None):
             editor = llm
         return cls(chain, critic or llm, editor, **rest)
@@ -109,6 +111,13 @@ class Parts:
             InvalidInputError: There are rounds to run, and no model is given or found.
         """
         if rounds and (self.critic is None or (self.editor is None and not self.anatomy.structured)):
+            several = {id(model): model for model in models_inside(self.chain)}
+            if len(several) > 1:
+                kinds = ", ".join(sorted({type(model).__name__ for model in several.values()}))
+                raise InvalidInputError(
+                    f"several chat models are found in the chain ({len(several)}: {kinds}), and it does not say which "
+                    "writes critiques and updates: name one with llm=, or take mode='bon'"
+                )
             raise InvalidInputError(
                 "no chat model is found in the chain to write critiques and updates: give llm= one, or mode='bon'"
             )
