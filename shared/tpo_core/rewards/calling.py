@@ -26,6 +26,8 @@ _ARGS = {"args", "kwargs", "arguments"}
 _PREDICTIONS = {"pred", "prediction"}
 _PLURALS = {"responses", "completions", "answers", "texts", "candidates"}
 _RESPONSES = {"response", "completion", "answer", "text", "candidate"}
+_INPUTS = {"inputs", "input"}
+_LABELS = {"references", "reference_output", "label", "ground_truth", "target"}
 _OUTPUTS = _RESPONSES | _PREDICTIONS | {"output", "generation", "generated"}
 
 
@@ -60,8 +62,20 @@ def find_kind(fn: Any) -> Kind:
     if len(required) == 1 and names[0] in _RESPONSES:
         return "response"
     if len(placed) >= 2 and len(required) <= 2:
-        return _of_two(fn, placed[0], placed[1], "trace" in names)
+        kind = _of_two(fn, placed[0], placed[1], "trace" in names)
+        if kind == "pair":
+            _refuse_labels(fn, named)
+        return kind
     raise _ambiguous(fn, f"it takes ({', '.join(str(p) for p in parameters)})")
+
+
+def _refuse_labels(fn: Any, named: Sequence[inspect.Parameter]) -> None:
+    """Refuse an optional reference among texts, which nobody would fill."""
+    if label := next((p.name for p in named[2:] if p.name in _LABELS), None):
+        raise _ambiguous(
+            fn, f"{label} would stay empty, since labels are not known while answering: call it reference, and hand one to "
+            "the call"
+        )  # fmt: skip
 
 
 def _parameters(fn: Any) -> list[inspect.Parameter]:
@@ -79,6 +93,11 @@ def _of_two(fn: Any, first: inspect.Parameter, second: inspect.Parameter, traced
         return "args"
     if first.name == "run":
         raise _ambiguous(fn, "LangSmith's (run, example) takes a traced run, which there is none of here")
+    if first.name in _INPUTS and second.name in _OUTPUTS:
+        raise _ambiguous(
+            fn, f"({first.name}, {second.name}) may be texts, which (prompt, response) takes, or the host's own "
+            "objects, which (inputs, outputs) takes"
+        )  # fmt: skip
     if first.name in _OUTPUTS:  # given the prompt there, it would score that
         raise _ambiguous(fn, f"{first.name!r} comes first, where the prompt is given")
     if second.name in _PREDICTIONS:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, get_args
 
 from tpo_core.cache_keys import function_key, made_of
@@ -130,7 +131,21 @@ class FunctionReward(RewardModel):
 
     def _called(self, pairs: Sequence[Pair]) -> Any:
         args, kwargs = self._arguments(pairs)
-        return _waited(self._call(*args, **kwargs))
+        with self._explained():
+            return _waited(self._call(*args, **kwargs))
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say of an attribute that a text lacks which shape is given the host's own object."""
+        try:
+            yield
+        except AttributeError as error:
+            if self.kind not in ("pair", "response", "batch") or not isinstance(getattr(error, "obj", None), str):
+                raise
+            raise AttributeError(
+                f"{error}: it was given texts; the program's own Prediction is given to (example, pred, trace=None), "
+                "any host's own output to (inputs, outputs)"
+            ) from error
 
     def _whole(self, found: Sequence[Any]) -> Sequence[float]:
         [answer] = found
@@ -148,7 +163,8 @@ class FunctionReward(RewardModel):
     async def _awaited(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if self._acall is None:
             raise RewardError(f"reward {self.name!r} has no async form")
-        return await self._acall(*args, **kwargs)
+        with self._explained():
+            return await self._acall(*args, **kwargs)
 
 
 def as_reward(thing: Any) -> RewardModel:
