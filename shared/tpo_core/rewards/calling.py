@@ -73,8 +73,8 @@ def _refuse_labels(fn: Any, named: Sequence[inspect.Parameter]) -> None:
     """Refuse an optional reference among texts, which nobody would fill."""
     if label := next((p.name for p in named[2:] if p.name in _LABELS), None):
         raise _ambiguous(
-            fn, f"{label} would stay empty, since labels are not known while answering: call it reference, and hand one to "
-            "the call"
+            fn, f"{label} would stay empty, since labels are not known while answering: call it reference, and "
+            "hand one to the call"
         )  # fmt: skip
 
 
