@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tpo_core.config import TPOConfig
+from tpo_core.config.experience import Experience
 from tpo_core.errors import (
     GenerationError,
     InvalidInputError,
@@ -15,7 +16,6 @@ from tpo_core.errors import (
     TPOError,
     UnsupportedError,
 )
-from tpo_core.experience import Experience
 from tpo_core.loop.effects import Progress
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Candidate, Failure, Step, Usage

@@ -2,7 +2,8 @@
 
 ``ScriptedPolicy`` answers from a script. ``SimulatedPolicy`` behaves like a model that follows feedback: every query
 has a hidden rubric, its reward (``RubricReward``) grades by it, and critiques carry information about it.
-``FlakyPolicy`` makes any policy fail as providers and weak models do.
+``FlakyPolicy`` makes any policy fail as providers and weak models do. ``WorldPolicy`` and ``WorldReward`` obey a known
+law (``tpo_core.studies.worlds``): to compare plans in thousands of queries.
 """
 
 from __future__ import annotations
@@ -21,9 +22,22 @@ from tpo_core.loop.effects import Generate, Task
 from tpo_core.models.policy import Policy
 from tpo_core.prompts.rendering import show_query
 from tpo_core.rewards.base import RewardModel
+from tpo_core.studies.worlds import WORLDS, World, WorldGold, WorldPolicy, WorldReward
 from tpo_core.values import Completion, Failure, Pair, Usage
 
-__all__ = ["FlakyPolicy", "RubricReward", "ScriptedPolicy", "ScriptedReward", "SimulatedPolicy", "rubric"]
+__all__ = [
+    "WORLDS",
+    "FlakyPolicy",
+    "RubricReward",
+    "ScriptedPolicy",
+    "ScriptedReward",
+    "SimulatedPolicy",
+    "World",
+    "WorldGold",
+    "WorldPolicy",
+    "WorldReward",
+    "rubric",
+]
 
 Answer = Any  # a text, a Completion, a Failure, or an exception to raise
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 
-from tpo_core.experience import Cost, Evidence, Experience
+from tpo_core.config.experience import Cost, Evidence, Experience
 from tpo_core.loop.learning import fresh_mean
 from tpo_core.loop.ledger import Ledger
 from tpo_core.loop.planner import (
-    CRITIQUES,
     Costs,
     Outlook,
     Split,
@@ -33,11 +32,13 @@ FIRST = 3
 """Samples before the first plan, where their cost is not known yet."""
 FIRST_SHARE = 0.25
 """The share of the budget that goes to samples before the first plan."""
-EXPLORED_SHARE = 0.05
+EXPLORED_SHARE = 0.03
 """The share of all tokens that may be spent only to learn what updates are worth."""
 EXPLORED_FIRST = 0.25
 """And on top of it, once, this share of one query's budget: an unknown policy is tried at its first queries."""
-OPTIMISM = 1.5
+EXPLORED_LOSS = 0.04
+"""No trial is expected to cost its query more than this many spreads: it waits until sampling has little to gain."""
+OPTIMISM = 1.0
 """Updates are tried while they would pay were they worth this many standard deviations more than known."""
 LEAST_GAIN = 0.005
 """Stop where all that is left of the budget is expected to gain less than this many spreads of fresh samples."""
@@ -70,11 +71,11 @@ def adaptive_plan(ledger: Ledger, number: int) -> Plan | StopReason:
     outlook, s = _outlook(ledger, best.reward, evidence)
     value = value_of_updates(evidence, s)
     in_vain = any(_fruitless(ledger, n) and _critiqued(ledger, n) for n in range(1, number))
-    most = 0 if in_vain or ledger.config.mode == "bon" else CRITIQUES
-    split = best_split(outlook, value, costs, budget, critiques=most)
+    critiques = not in_vain and ledger.config.mode != "bon"
+    split = best_split(outlook, value, costs, budget, critiques=critiques)
     if split.critiques + split.fresh == 0:
         return "max_tokens" if tokens else "max_calls" if ledger.config.max_calls is not None else "depth"
-    if most and not split.critiques:
+    if critiques and not split.critiques:
         whole = ledger.config.max_tokens if tokens and ledger.config.max_tokens else _calls(ledger)
         allowed = EXPLORED_SHARE * evidence.spent + EXPLORED_FIRST * whole - evidence.explored
         if trial := _trial(outlook, value, costs, min(budget, allowed), budget, split.gain):
@@ -97,7 +98,9 @@ def _trial(outlook: Outlook, value: Value, costs: Costs, allowed: float, budget:
         rest = int((budget - trial.price(costs)) / costs.sample)
         if trial.price(costs) <= allowed:
             hoped = gain(outlook, value, 1, updates, rest, optimism=OPTIMISM)
-            return trial if hoped > max(gained, LEAST_GAIN) else None
+            lost = gained - gain(outlook, value, 1, updates, rest)
+            if lost <= EXPLORED_LOSS:
+                return trial if hoped > max(gained, LEAST_GAIN) else None
     return None
 
 
@@ -115,9 +118,9 @@ def _outlook(ledger: Ledger, best: float, evidence: Evidence) -> tuple[Outlook, 
     far = math.inf if stop_at is None else stop_at - best
     s = spread_of(evidence) or (far if 0 < far < math.inf else 1.0)
     own = ledger.told
-    spread = query_spread(own.fresh_squares, own.fresh_degrees, s)
+    spread = query_spread(own.fresh_squares, own.fresh_degrees)
     place = max(-FAR, min(FAR, (best - mean) / s))
-    return Outlook(place, place + far / s, spread / math.sqrt(own.fresh_degrees + 1), min(FAR, spread)), s
+    return Outlook(place, place + far / s, spread), s
 
 
 def _costs(ledger: Ledger, evidence: Evidence, *, tokens: bool) -> Costs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tpo_core.experience import Cost, Evidence
+from tpo_core.config.experience import Cost, Evidence
 from tpo_core.loop.ledger import Ledger
 from tpo_core.values import Candidate, Usage
 

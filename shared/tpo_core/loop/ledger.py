@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from tpo_core.config import TPOConfig
+from tpo_core.config.experience import Evidence
 from tpo_core.errors import InvalidInputError
-from tpo_core.experience import Evidence
 from tpo_core.prompts.rendering import show_query
 from tpo_core.trajectory import StopReason, Trajectory
 from tpo_core.values import Candidate, Completion, Failure, Pair, Prompt, Reward, Step, Usage

@@ -10,7 +10,8 @@ that none of one critique's k updates exceeds x, and F that of a fresh sample, t
     V(c, k) = E_theta integral over x from the best to the ceiling of  1 - F(x)^n G_k(x)^c  dx
 
 Theta is what is not known of beta and delta: it is common to all updates, so it is averaged over last. c = 0 is
-best-of-N, and it is always one of the plans; what follows is no worse than that as far as the law holds.
+best-of-N, and it is always one of the plans; what follows is no worse than that as far as the law holds. Rounds add up:
+the same c and k may come again, each time from the best that is then expected, before the rest goes to fresh samples.
 """
 
 from __future__ import annotations
@@ -19,24 +20,31 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from tpo_core.experience import Evidence
+from tpo_core.config.experience import Evidence
 
 __all__ = ["Costs", "Outlook", "Split", "Value", "best_split", "gain", "query_spread", "spread_of", "value_of_updates"]
 
-CRITIQUES = 4
-"""Most critiques in one round."""
-UPDATES = 5
-"""Most updates of one critique in one round."""
+CRITIQUES = (1, 2, 4)
+"""How many critiques one round may have."""
+ROUNDS = 4
+"""Most equal rounds that are looked ahead."""
+SPAN = 8.0
+"""How far above the best a reward is reckoned with."""
+UPDATES = (1, 2, 3, 5)
+"""How many updates of one critique one round may have."""
 TAILS = 5
 """Degrees of freedom of fresh samples: heavier than a normal's, so that a lucky sample is not ruled out."""
 PRIOR_WEIGHT = 4.0
 """How many observations the priors of the two spreads below count."""
-QUERY_WEIGHT = 6.0
-"""How many samples all other queries count in the spread of one."""
+NODES = (-2.856970013872806, -1.3556261799742659, 0.0, 1.3556261799742659, 2.856970013872806)
+WEIGHTS = (0.01125741132772067, 0.2220759220056126, 0.5333333333333333, 0.2220759220056126, 0.01125741132772067)
+"""Gauss's quadrature for a standard normal variable."""
+TIE_WEIGHT = 6.0
+"""How many samples all other queries count in the spread of one whose samples were all equal."""
 CRITIQUE_SPREAD, CHILD_SPREAD = 0.4, 0.6
-BETA, BETA_SD = 0.5, 0.35
+BETA, BETA_SD = 0.5, 0.25
 """A parent's advantage is halved, unless seen otherwise: half of it was luck."""
-DELTA, DELTA_SD = 0.0, 0.4
+DELTA, DELTA_SD = 0.0, 0.35
 """An instruction is worth nothing, unless seen otherwise."""
 
 
@@ -78,8 +86,6 @@ class Outlook:
     """The best reward so far; updates rewrite its response."""
     ceiling: float
     """A reward that need not be exceeded; infinite where none is known."""
-    mean_sd: float
-    """How uncertain the mean of fresh samples is."""
     fresh_sd: float = 1.0
     """The spread of this query's own fresh samples."""
 
@@ -105,15 +111,16 @@ def spread_of(evidence: Evidence) -> float | None:
     return math.sqrt(evidence.fresh_squares / evidence.fresh_degrees)
 
 
-def query_spread(squares: float, degrees: int, s: float) -> float:
-    """Return the spread of one query's fresh samples, in units of s: its own, drawn towards the other queries'.
+def query_spread(squares: float, degrees: int) -> float:
+    """Return the spread of one query's fresh samples, in units of s: 1, and less the more of them were all equal.
+
+    A small spread that is not zero says little: where tails are heavy most queries look narrow, until a lucky sample.
 
     Args:
         squares: Squared deviations of the query's fresh rewards from their mean.
         degrees: Their degrees of freedom.
-        s: The spread in all queries.
     """
-    return math.sqrt((QUERY_WEIGHT + squares / s**2) / (QUERY_WEIGHT + degrees))
+    return 1.0 if squares > 0 else math.sqrt(TIE_WEIGHT / (TIE_WEIGHT + degrees))
 
 
 def value_of_updates(evidence: Evidence, s: float) -> Value:
@@ -145,23 +152,36 @@ def value_of_updates(evidence: Evidence, s: float) -> Value:
     return Value(beta, delta, b, d, c, math.sqrt(critique), math.sqrt(child))
 
 
-def best_split(outlook: Outlook, value: Value, costs: Costs, budget: float, *, critiques: int = CRITIQUES) -> Split:
-    """Return the best split of a budget among all critiques and updates that it pays, fresh samples alone included.
+def best_split(outlook: Outlook, value: Value, costs: Costs, budget: float, *, critiques: bool = True) -> Split:
+    """Return the first round of the best way to spend a budget, among all that it pays, fresh samples alone included.
 
     Args:
         outlook: Where the query stands.
         value: What an update is worth.
         costs: In the budget's units.
         budget: What is left.
-        critiques: Most critiques now; 0 for fresh samples alone.
+        critiques: Whether there may be any; else fresh samples alone.
     """
-    law = _Law(outlook, value)
-    best = law.split(0, 0, int(max(0.0, budget) / costs.sample))
-    for some in range(1, critiques + 1):
-        for updates in range(1, UPDATES + 1):
-            rest = budget - some * (costs.critique + updates * costs.update)
-            if rest >= 0:
-                best = max(best, law.split(some, updates, int(rest / costs.sample)), key=lambda split: split.gain)
+    import numpy as np  # comes with dspy; loaded only where a plan is made
+
+    law, fresh = _Law(outlook, value), int(max(0.0, budget) / costs.sample)
+    best = Split(0, 0, fresh, gain(outlook, value, 0, 0, fresh))
+    arms = [Split(c, k, 0, 0.0) for c in CRITIQUES for k in UPDATES] if critiques else []
+    arms = [arm for arm in arms if arm.price(costs) <= budget]
+    reached = np.full(len(arms), outlook.best)
+    for rounds in range(1, ROUNDS + 1):
+        left = [budget - rounds * arm.price(costs) for arm in arms]
+        keep = [place for place, rest in enumerate(left) if rest >= 0]
+        if not keep:
+            break
+        arms, left, reached = [arms[i] for i in keep], [left[i] for i in keep], reached[keep]
+        c, k = np.array([arm.critiques for arm in arms]), np.array([arm.updates for arm in arms])
+        n = np.array([int(rest / costs.sample) for rest in left])
+        gains = reached - outlook.best + law.gains(reached, c, k, n)
+        top = int(gains.argmax())
+        if gains[top] > best.gain:
+            best = Split(arms[top].critiques, arms[top].updates, int(n[top]), float(gains[top]))
+        reached = reached + law.gains(reached, c, k, 0 * n)
     return best
 
 
@@ -170,35 +190,39 @@ def gain(outlook: Outlook, value: Value, critiques: int, updates: int, fresh: in
 
     With ``optimism``, were updates worth this many standard deviations more than known.
     """
-    return _Law(outlook, value, optimism).split(critiques, updates, fresh).gain
+    import numpy as np
+
+    one = (np.array([number]) for number in (critiques, updates, fresh))
+    return float(_Law(outlook, value, optimism).gains(np.array([outlook.best]), *one)[0])
 
 
 class _Law:
-    """The integrand of V on a grid, for one query at one moment."""
+    """V for many plans at once, each from a best of its own."""
 
     def __init__(self, outlook: Outlook, value: Value, optimism: float = 0.0) -> None:
-        """Lay the grid from the best upwards, denser near it."""
-        import numpy as np  # comes with dspy; loaded only where a plan is made
+        """Take what is known of the query and of updates."""
+        import numpy as np
 
-        span = min(8.0, outlook.ceiling - outlook.best)
-        steps = np.linspace(0.0, 1.0, 49) ** 2 * max(span, 0.0)
-        self._widths = np.diff(steps)
-        x = outlook.best + (steps[1:] + steps[:-1]) / 2
-        scale = math.sqrt((outlook.fresh_sd**2 + outlook.mean_sd**2) * (TAILS - 2) / TAILS)
-        self._fresh = _student(x / scale, np)
-        nodes, weights = np.polynomial.hermite_e.hermegauss(7)
-        known = value.mean(outlook.best) + value.sd(outlook.best) * (nodes + optimism)
-        shifts = known[:, None, None] + value.critique_sd * nodes[None, :, None]
-        self._below = _normal((x - shifts) / value.child_sd, np)
-        self._weights = weights / weights.sum()
+        self._np, self._outlook, self._value, self._optimism = np, outlook, value, optimism
+        self._steps = np.linspace(0.0, 1.0, 33) ** 2  # denser near the best
+        self._scale = outlook.fresh_sd * math.sqrt((TAILS - 2) / TAILS)
+        self._nodes, self._weights = np.array(NODES), np.array(WEIGHTS)
 
-    def split(self, critiques: int, updates: int, fresh: int) -> Split:
-        """Return a split with its gain."""
-        below = self._fresh**fresh
-        if critiques:
-            one = self._weights @ self._below**updates  # (theta, x): no update of one critique exceeds x
-            below = below * (self._weights @ one**critiques)
-        return Split(critiques, updates, fresh, float(((1 - below) * self._widths).sum()))
+    def gains(self, best: Any, critiques: Any, updates: Any, fresh: Any) -> Any:
+        """Return V for each plan; all arguments are arrays with one number per plan."""
+        np, value = self._np, self._value
+        span = np.clip(self._outlook.ceiling - best, 0.0, SPAN)
+        steps = self._steps * span[:, None]
+        x = best[:, None] + (steps[:, 1:] + steps[:, :-1]) / 2
+        below = _student(x / self._scale, np) ** fresh[:, None]
+        if critiques.any():
+            known = np.array([value.sd(b) for b in best])[:, None] * (self._nodes + self._optimism)
+            shifts = (value.beta * best + value.delta)[:, None] + known  # (plan, theta)
+            means = shifts[:, :, None] + value.critique_sd * self._nodes  # (plan, theta, critique)
+            no_update = _normal((x[:, None, None, :] - means[..., None]) / value.child_sd, np)
+            one = self._weights @ no_update ** updates[:, None, None, None]  # (plan, theta, x)
+            below = below * (self._weights @ one ** critiques[:, None, None])
+        return ((1 - below) * np.diff(steps)).sum(axis=1)
 
 
 def _student(t: Any, np: Any) -> Any:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tpo_core import Experience, InvalidInputError, TPOConfig, Trajectory, run, run_many
-from tpo_core.experience import Evidence
+from tpo_core.config.experience import Evidence
 from tpo_core.loop.ledger import Ledger
 from tpo_core.loop.plans import contrasts
 from tpo_core.prompts.signatures import SelfCritique

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
+from tpo_core.config.experience import Experience
 from tpo_core.errors import InvalidInputError
-from tpo_core.experience import Experience
 
 __all__ = ["Mode", "PlanName", "TPOConfig", "configured"]
 

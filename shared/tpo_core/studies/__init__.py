@@ -1,0 +1,1 @@
+"""Plans and settings against each other, with intervals: what ``tpo study`` runs."""
