@@ -21,6 +21,7 @@ from tpo_core.prompts.reading import read
 from tpo_core.prompts.rendering import render
 from tpo_langchain.chain import Anatomy, Core, dissect, models_inside, models_of
 from tpo_langchain.convert import can_remake, remaker, replace_text, text_of
+from tpo_langchain.formats import format_asked, format_like
 from tpo_langchain.query import Query
 from tpo_langchain.tails import Paces, Tail
 
@@ -126,9 +127,25 @@ class Parts:
         """Return the prompt of a loss, gradient or update as chat messages."""
         assert request.signature is not None
         tuned = self.prompts.get(request.task)
-        told = ((), None) if tuned is None else (tuned.demos, tuned.instructions)
-        turns = render(request.signature, request.inputs, *told)
+        demos, instructions = ((), None) if tuned is None else (tuned.demos, tuned.instructions)
+        if request.task == "update" and (form := self._format(request.parent)):
+            instructions = f"{instructions or request.signature.instructions}\n\nThe response is data. {form}"
+        turns = render(request.signature, request.inputs, demos, instructions)
         return [_TURNS[turn["role"]](turn["content"]) for turn in turns]
+
+    def _format(self, parent: Candidate | None) -> str:
+        """Return the format in which an editor must write, where its text becomes data."""
+        if self.editor is None or self.render is not None:
+            return ""
+        if self.parser is not None:
+            return format_asked([self.parser])
+        if self.anatomy.model is not None:
+            return self._asked_format
+        return format_like(None if parent is None else parent.value)
+
+    @cached_property
+    def _asked_format(self) -> str:
+        return format_asked(self.anatomy.after)
 
     def text(self, value: Any, message: AIMessage | None) -> str:
         """Return an output as text, where the user has no renderer: as written, where the chain parses what was.
