@@ -2,8 +2,9 @@
 
 The server, a process of its own, answers each request with as many short texts as it asks for. Each run is the command
 in a process of its own, with a reward that costs nothing. Bare requests are as many, of the same size, by the same
-client, as many at once, and nothing else. Prints one line a run: seconds, milliseconds a query, peak memory, the
-folder's size a query, and requests a second beside the bare client's.
+client, as many at once, and nothing else. Prints one line a run: seconds, milliseconds of processor time a query (which
+other work on the machine changes less than seconds), peak memory, the folder's size a query, and, beside the bare
+client's, requests a second and milliseconds of processor time a request.
 
     python benchmarks/runs.py [--queries 1000 10000] [--width 5] [--depth 2] [--max-concurrency 32]
 """
@@ -41,28 +42,33 @@ def main() -> None:
     url = f"http://127.0.0.1:{receiving.recv()}/v1"
     requests = 1 + 3 * args.depth
     for count in args.queries:
-        seconds, peak, size = run(url, count, args)
-        bare = asyncio.run(ask(url, min(count, 2000) * requests, args))
-        rate = count * requests / seconds
+        seconds, cpu, peak, size = run(url, count, args)
+        bare, bare_cpu = asyncio.run(ask(url, min(count, 2000) * requests, args))
         print(
-            f"{count:>7,} queries {seconds:8.1f} s {1e3 * seconds / count:7.2f} ms/query {peak:6.0f} MB peak "
-            f"{size / count / 1e3:6.1f} KB/query {rate:7.0f} requests/s, {rate / bare:5.1%} of bare {bare:,.0f}",
+            f"{count:>7,} queries {seconds:8.1f} s  {1e3 * cpu / count:6.1f} ms CPU/query  {peak:5.0f} MB peak "
+            f"{size / count / 1e3:6.1f} KB/query; requests: {count * requests / seconds:5.0f} /s and "
+            f"{1e3 * cpu / count / requests:5.2f} ms CPU, bare {bare:5.0f} /s and {bare_cpu:5.2f} ms CPU",
             flush=True,
         )
     server.terminate()
 
 
-def run(url: str, count: int, args: argparse.Namespace) -> tuple[float, float, int]:
-    """Run the command; returns seconds, less those of a run of one query, peak megabytes, and bytes on disk."""
+def run(url: str, count: int, args: argparse.Namespace) -> tuple[float, float, float, int]:
+    """Run the command; returns seconds and processor time, less those of one query, peak megabytes, bytes on disk."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "reward.py").write_text(REWARD)
-        start, _ = timed(url, 1, folder, args)
-        seconds, peak = timed(url, count, folder, args)
-        return seconds - start, peak, sum(file.stat().st_size for file in Path(folder, f"out{count}").iterdir())
+        start, start_cpu, _ = timed(url, 1, folder, args)
+        seconds, cpu, peak = timed(url, count, folder, args)
+        return (
+            seconds - start,
+            cpu - start_cpu,
+            peak,
+            sum(file.stat().st_size for file in Path(folder, f"out{count}").iterdir()),
+        )
 
 
-def timed(url: str, count: int, folder: str, args: argparse.Namespace) -> tuple[float, float]:
-    """Run the command over so many prompts; returns seconds and peak megabytes."""
+def timed(url: str, count: int, folder: str, args: argparse.Namespace) -> tuple[float, float, float]:
+    """Run the command over so many prompts; returns seconds, processor time and peak megabytes."""
     prompts = Path(folder, f"{count}.jsonl")
     prompts.write_text(
         "".join(json.dumps({"prompt": f"What is there to know about {n}?"}) + "\n" for n in range(count))
@@ -85,20 +91,20 @@ def timed(url: str, count: int, folder: str, args: argparse.Namespace) -> tuple[
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"the run ended with status {status}")
-    return time.perf_counter() - began, usage.ru_maxrss / 1e3
+    return time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3
 
 
-async def ask(url: str, count: int, args: argparse.Namespace) -> float:
-    """Make bare requests; returns how many a second."""
+async def ask(url: str, count: int, args: argparse.Namespace) -> tuple[float, float]:
+    """Make bare requests; returns how many a second, and the milliseconds of processor time of each."""
     chat, left = OpenAIChat("instant", api_base=url), iter(range(count))
 
     async def one_after_the_other() -> None:
         for number in left:
             await chat.achat([{"role": "user", "content": f"Request {number}"}], n=args.width)
 
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*(one_after_the_other() for _ in range(args.max_concurrency)))
-    return count / (time.perf_counter() - began)
+    return count / (time.perf_counter() - began), 1e3 * (time.process_time() - cpu) / count
 
 
 # -- the server --------------------------------------------------------------------------------------------------------
