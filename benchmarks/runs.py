@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def run(url: str, count: int, args: argparse.Namespace) -> tuple[float, float, float, int]:
-    """Run the command; returns seconds and processor time, less those of one query, peak megabytes, bytes on disk."""
+    """Run the command; returns seconds and processor time less those of one query, peak MB, and bytes on disk."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "reward.py").write_text(REWARD)
         start, start_cpu, _ = timed(url, 1, folder, args)

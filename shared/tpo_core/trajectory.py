@@ -20,8 +20,8 @@ __all__ = [
 ]
 
 StopReason = Literal[
-    "depth", "stop_at", "patience", "max_calls", "max_tokens", "deadline", "no_contrast", "no_candidates",
-    "critic_failed", "reward_failed", "no_expected_gain", "error", "cancelled",
+    "depth", "stop_at", "patience", "max_calls", "max_tokens", "max_dollars", "deadline", "no_contrast",
+    "no_candidates", "critic_failed", "reward_failed", "no_expected_gain", "error", "cancelled",
 ]  # fmt: skip
 """Why a loop ended. ``depth``: it ran all its rounds. The others are budgets, or what could not go on: without contrast
 or candidates, or because the critic or the reward model failed; ``no_expected_gain``: nothing that the budget still

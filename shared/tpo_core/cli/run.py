@@ -23,7 +23,7 @@ from tpo_core.models.policy import ChatModel
 from tpo_core.threads import AT_ONCE
 
 if TYPE_CHECKING:
-    from tpo_core.runs import Item, Source, Tally
+    from tpo_core.runs import Budget, Item, Price, Source, Tally
 
 __all__ = ["add_parser", "run"]
 
@@ -66,6 +66,11 @@ def add_parser(subparsers: Any) -> None:
     whole.add_argument(
         "--timeout", type=float, default=600.0, metavar="SECONDS", help="longest wait for an answer (600)"
     )
+    whole.add_argument("--total-calls", type=int, metavar="N", help="end with the best so far after so many samples")
+    whole.add_argument("--total-tokens", type=int, metavar="N", help="likewise after so many tokens")
+    whole.add_argument("--total-dollars", type=float, metavar="X", help="likewise after so many dollars")
+    whole.add_argument("--total-seconds", type=float, metavar="S", help="likewise after so many seconds")
+    whole.add_argument("--price", metavar="P,C", help="dollars for a million prompt and completion tokens")
     whole.add_argument("--retry-failed", action="store_true", help="try the queries that failed once more")
     whole.add_argument("--quiet", action="store_true", help="show nothing but errors")
     whole.add_argument("--verbose", action="store_true", help="log to standard error")
@@ -83,6 +88,9 @@ def run(args: argparse.Namespace) -> int:
     log(args.verbose)
     if args.max_concurrency < 1:
         raise InvalidInputError(f"--max-concurrency must be at least 1, not {args.max_concurrency}")
+    for name in ("total_calls", "total_tokens", "total_dollars", "total_seconds", "timeout"):
+        if (value := getattr(args, name)) is not None and not value > 0:
+            raise InvalidInputError(f"--{name.replace('_', '-')} must be above 0, not {value}")
     config_of(args, embedded=False)  # complains before anything is read or asked
     total = _check(args)
     with ExitStack() as opened:
@@ -193,21 +201,53 @@ async def _run(args: argparse.Namespace, models: _Models, total: int | None) -> 
     from tpo_core.runs import RunStore, Tally
     from tpo_core.runs.engine import Engine
 
-    config = config_of(args, models.embedded)
+    config, price = config_of(args, models.embedded), _price(args, models.model)
     with RunStore.open(args.output, settings=_settings(args, models, config)) as store:
         if args.retry_failed:
             store.retry_failed()
         source = _source(args)
         tally = Tally(store.counts, store.spent, total if total is not None else store.counts.total)
-        engine = Engine(store, models.policy, models.reward, config, tally, args.max_concurrency)
+        tally.price = price
+        engine = Engine(store, models.policy, models.reward, config, tally, args.max_concurrency, _budget(args))
         with Live(tally, quiet=args.quiet) as live:
             async with aclosing(engine.answer(source)) as ended:
                 async for _ in ended:
                     live.ended()
         counts = store.counts
     if not args.quiet:
-        sys.stdout.write(clean("\n".join(_summary(args, counts, tally, source.skipped))) + "\n")
-    return 1 if counts.failed or counts.open else 0
+        lines = _summary(args, counts, tally, source.skipped)
+        if engine.used_up is not None:
+            lines.append(f"the run's budget is used up ({engine.used_up}); with a larger one the same command goes on")
+        sys.stdout.write(clean("\n".join(lines)) + "\n")
+    return 1 if counts.failed or counts.open or engine.used_up is not None else 0
+
+
+def _budget(args: argparse.Namespace) -> Budget:
+    from tpo_core.runs import Budget
+
+    return Budget(args.total_calls, args.total_tokens, args.total_dollars, args.total_seconds)
+
+
+def _price(args: argparse.Namespace, model: ChatModel) -> Price | None:
+    """Return what the model's tokens cost: as the command says, or as litellm knows of its own providers' models."""
+    from tpo_core.models.litellm_chat import LiteLLMChat
+    from tpo_core.runs import Price
+
+    if args.price is not None:
+        try:
+            prompt, completion = (float(part) / 1e6 for part in args.price.split(","))
+        except ValueError as error:
+            raise InvalidInputError(f"--price must be two numbers, such as 0.15,0.60, not {args.price!r}") from error
+        return Price(prompt, completion)
+    if isinstance(model, LiteLLMChat) and not args.api_base:
+        import litellm
+
+        known = litellm.model_cost.get(model.name) or litellm.model_cost.get(model.name.partition("/")[2]) or {}
+        if "input_cost_per_token" in known and "output_cost_per_token" in known:
+            return Price(known["input_cost_per_token"], known["output_cost_per_token"])
+    if args.total_dollars is not None:
+        raise InvalidInputError(f"--total-dollars: no price is known for {model.name}; give it with --price")
+    return None
 
 
 def _settings(args: argparse.Namespace, models: _Models, config: TPOConfig) -> Mapping[str, Any]:

@@ -149,7 +149,7 @@ class Scheduler:
         self._on_their_way: set[Run] = set()
         self._ended: deque[Run] = deque()
         self._numbers = itertools.count()  # so that no two alarms compare by what follows
-        self._more, self._waits = True, False
+        self._more, self._waits, self._asks = True, False, True
 
     @property
     def waits(self) -> bool:
@@ -159,7 +159,8 @@ class Scheduler:
     @property
     def finished(self) -> bool:
         """Return whether every run has ended and was handed out."""
-        return not self._more and not self._on_their_way and not self._ended
+        over = not self._on_their_way if self._asks else not (self._out or self._queued or self._scorings)
+        return over and not self._more and not self._ended
 
     @property
     def out(self) -> int:
@@ -222,6 +223,10 @@ class Scheduler:
             if _is_open(run, batch):
                 dropped += [late for ticket in list(run.missing) if (late := self._give_up(ticket)) is not None]
         return dropped
+
+    def stop_asking(self) -> None:
+        """Let no run start and no call of a policy go out from now on; what is out comes back and is scored."""
+        self._more = self._asks = False
 
     def close(self) -> list[Run]:
         """Stop every run on its way; return those, and those that have ended and were not handed out."""
@@ -297,7 +302,7 @@ class Scheduler:
                 self._scored_now.add(key)
                 return scoring
         while self._queued:
-            if (ticket := self._queued.popleft()) in self._owners:
+            if (ticket := self._queued.popleft()) in self._owners and (self._asks or not isinstance(ticket, Call)):
                 return ticket
         return None
 

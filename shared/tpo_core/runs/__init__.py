@@ -6,7 +6,7 @@ from tpo_core.runs.admission import to_do
 from tpo_core.runs.answers import Answers, UnderWay
 from tpo_core.runs.export import export
 from tpo_core.runs.items import Item
-from tpo_core.runs.metering import Price, Tally
+from tpo_core.runs.metering import Budget, Price, Tally
 from tpo_core.runs.reader import Counts, Failed, Finished, RunReader
 from tpo_core.runs.replay import ReplayPolicy, ReplayReward
 from tpo_core.runs.sources import Source
@@ -16,6 +16,7 @@ from tpo_core.runs.writer import Receipt
 __all__ = [
     "Admitted",
     "Answers",
+    "Budget",
     "Counts",
     "Failed",
     "Finished",

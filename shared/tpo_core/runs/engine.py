@@ -7,6 +7,7 @@ budget that is used up ends each query on its way with the best it has.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
@@ -25,11 +26,11 @@ from tpo_core.rewards.base import RewardModel
 from tpo_core.runs.admission import to_do
 from tpo_core.runs.answers import Answers, UnderWay
 from tpo_core.runs.items import Item
-from tpo_core.runs.metering import Metered, Tally
+from tpo_core.runs.metering import Budget, Metered, Tally
 from tpo_core.runs.replay import ReplayPolicy, ReplayReward
 from tpo_core.runs.store import Admitted, RunStore
 from tpo_core.runs.writer import Receipt
-from tpo_core.trajectory import Trajectory
+from tpo_core.trajectory import StopReason, Trajectory
 
 __all__ = ["Ended", "Engine"]
 
@@ -61,6 +62,7 @@ class Engine:
         reward: Scores all of them.
         config: Of every query, but for what it sets for itself.
         tally: Counts.
+        budget: Of the whole run.
         limit: Most requests at once: fewer go out while a server has too much to do.
     """
 
@@ -72,8 +74,13 @@ class Engine:
         config: TPOConfig,
         tally: Tally,
         limit: int,
+        budget: Budget | None = None,
     ) -> None:
         """Take the parts; nothing is asked yet."""
+        self._budget = budget or Budget()
+        self._scheduler: Scheduler | None = None
+        self.used_up: StopReason | None = None
+        """Which limit of the budget has ended the run."""
         self._store, self._policy, self._config, self.tally = store, policy, config, tally
         self._under_way = UnderWay(store)
         self._reward = ReplayReward(reward, self._under_way)
@@ -95,23 +102,49 @@ class Engine:
             ModelError: A model cannot be used: several queries in a row failed by it. Likewise RewardError.
             GenerationError: Likewise.
         """
-        scheduler = Scheduler(self._runs(items), self._limit, PER_REQUEST * self._limit.most)
+        scheduler = self._scheduler = Scheduler(self._runs(items), self._limit, PER_REQUEST * self._limit.most)
+        alarm = self._set_alarm()
         try:
             async with aclosing(adrive(scheduler)) as ended:
                 async for run in ended:
                     self.tally.limit = self._limit.now
                     yield self._end(run)
                     await self._settle(UNSETTLED)
+            for run in scheduler.close():
+                self._cut_short(run)
         finally:
             scheduler.close()
+            if alarm is not None:
+                alarm.cancel()
         if self._doubtful and not self.tally.done:
             raise self._doubtful[0][2]
         self._clear()
         await self._settle(0)
 
     def _runs(self, items: Iterable[Item]) -> Iterator[Run]:
-        for query in to_do(self._store, items):
-            yield self._begin(query)
+        self._check_budget()
+        if self.used_up is None:
+            for query in to_do(self._store, items):
+                yield self._begin(query)
+
+    def _set_alarm(self) -> asyncio.TimerHandle | None:
+        if self._budget.seconds is None:
+            return None
+        left = max(0.0, self._budget.seconds - self.tally.seconds)
+        return asyncio.get_running_loop().call_later(left, self._check_budget)
+
+    def _check_budget(self) -> None:
+        """Let nothing more be asked for once the budget is used up."""
+        if self.used_up is None and (reason := self._budget.used_up(self.tally)) is not None:
+            self.used_up = reason
+            if self._scheduler is not None:
+                self._scheduler.stop_asking()
+
+    def _cut_short(self, run: Run) -> None:
+        """End a query with the best it has; one that has none stays open."""
+        _, answers = self._going.pop(run.place)
+        if self.used_up is not None and run.ledger.best is not None:
+            self._keep(answers, run.ledger.trajectory(self.used_up))
 
     def _begin(self, query: Admitted) -> Run:
         item = query.item
@@ -119,7 +152,7 @@ class Engine:
         self._going[query.position] = query, answers
         self.tally.on_their_way = len(self._going)
         policy = self._policy(item)
-        metered = self._metered.setdefault(id(policy), Metered(policy, self.tally))
+        metered = self._metered.setdefault(id(policy), Metered(policy, self.tally, self._check_budget))
         config = replace(self._config, **item.sampling) if item.sampling else self._config
         ledger = Ledger(item.prompt, None, config, time.monotonic)
         models = Models(ReplayPolicy(metered, answers), self._reward)

@@ -11,10 +11,10 @@ from typing import Any
 from tpo_core.loop.effects import Generate
 from tpo_core.models.policy import Policy
 from tpo_core.runs.reader import Counts
-from tpo_core.trajectory import Trajectory
+from tpo_core.trajectory import StopReason, Trajectory
 from tpo_core.values import Completion, Usage
 
-__all__ = ["Metered", "Price", "Tally"]
+__all__ = ["Budget", "Metered", "Price", "Tally"]
 
 
 @dataclass(frozen=True)
@@ -135,17 +135,41 @@ class Tally:
             self.requests_out -= 1
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What a whole run may spend, earlier processes included, but for the time. None for no limit."""
+
+    calls: int | None = None
+    tokens: int | None = None
+    dollars: float | None = None
+    """Only where the tally has a price."""
+    seconds: float | None = None
+    """Of this process."""
+
+    def used_up(self, tally: Tally) -> StopReason | None:
+        """Return which limit is reached, as a loop's reason to stop."""
+        spent: list[tuple[StopReason, float | None, float | None]] = [
+            ("max_calls", self.calls, tally.usage.calls),
+            ("max_tokens", self.tokens, tally.usage.tokens),
+            ("max_dollars", self.dollars, tally.dollars),
+            ("deadline", self.seconds, tally.seconds),
+        ]
+        reached = (reason for reason, most, used in spent if most is not None and used is not None and used >= most)
+        return next(reached, None)
+
+
 class Metered:
     """A policy that counts what its answers cost.
 
     Args:
         policy: Answers.
         tally: Counts.
+        told: Called when an answer has been counted.
     """
 
-    def __init__(self, policy: Policy, tally: Tally) -> None:
+    def __init__(self, policy: Policy, tally: Tally, told: Callable[[], None] = lambda: None) -> None:
         """Wrap it."""
-        self._policy, self._tally = policy, tally
+        self._policy, self._tally, self._told = policy, tally, told
         self.takes_n: Any = policy.takes_n
         self.fatal: tuple[type[Exception], ...] = policy.fatal
 
@@ -164,4 +188,5 @@ class Metered:
         self._tally.spent += Usage(
             calls, max(1, spent.requests), spent.prompt_tokens, spent.completion_tokens, spent.cached_tokens
         )
+        self._told()
         return list(completions)

@@ -219,3 +219,44 @@ def test_an_overloaded_server_is_asked_again_and_no_query_fails(loopback: Start)
     server = loopback(failures=[200, 429, 503, 429])
     assert run(server, "--max-concurrency", "4") == 0
     assert len(exported()) == 6 and len(server.requests) == 6 * 4 + 3
+
+
+# -- budgets of a run --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (["--total-calls", "30"], "max_calls"),
+        (["--total-tokens", "250"], "max_tokens"),
+        (["--total-dollars", "0.1", "--price", "400,400"], "max_dollars"),
+        (["--total-seconds", "0.000001"], "deadline"),
+    ],
+)
+def test_a_budget_ends_the_run_with_the_best_so_far_and_a_larger_one_goes_on(
+    loopback: Start, capsys: Capture, args: list[str], reason: str
+) -> None:
+    write(*questions(30))
+    server = loopback(lambda request, number: f"answer {number}")
+    assert run(server, *args, "--max-concurrency", "4") == 1
+    assert f"budget is used up ({reason})" in capsys.readouterr().out
+    with RunReader("out") as made:
+        done, asked = list(made.finished()), len(server.requests)
+    assert asked < 60 and len(done) < 30 and {d.trajectory.stop_reason for d in done} <= {"depth", reason}
+    assert (reason == "deadline") or any(d.trajectory.stop_reason == reason for d in done)
+    assert run(server, *args[2:]) == 0
+    assert len(exported()) == 30
+
+
+@pytest.mark.parametrize(
+    ("args", "what"),
+    [
+        (["--total-tokens", "0"], "--total-tokens must be above 0"),
+        (["--price", "cheap"], "--price must be two numbers"),
+        (["--total-dollars", "1"], "no price is known for smol; give it with --price"),
+    ],
+)
+def test_a_budget_that_is_none_is_refused(loopback: Start, capsys: Capture, args: list[str], what: str) -> None:
+    write(*questions(1))
+    assert run(loopback(), *args) == 2
+    assert what in capsys.readouterr().err and not Path("out").exists()
