@@ -34,6 +34,7 @@ MODULES = [
     "prompts.reading",
     "trajectory",
     "report.caveats",
+    "report.cost",
     "report.entries",
     "report.moments",
     "report.summary",

@@ -12,7 +12,16 @@ from typing import Any
 
 from tpo_core.cli.text import clean
 from tpo_core.errors import InvalidInputError
-from tpo_core.report import Entry, summarize, summary_lines, trajectory_line, write_run_page
+from tpo_core.report import (
+    Entry,
+    RunSummary,
+    cost_lines,
+    parameters,
+    summarize,
+    summary_lines,
+    trajectory_line,
+    write_run_page,
+)
 from tpo_core.trajectory import Trajectory
 from tpo_core.writing import replacing, same_file
 
@@ -42,6 +51,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--html", metavar="PAGE", help="write one self-contained HTML page")
     parser.add_argument("--title", help="the page's title; the first file's name by default")
     parser.add_argument("--trees", type=int, metavar="N", help="keep the trees of the first N queries only")
+    parser.add_argument("--policy-params", metavar="P", help="parameters, such as 8B: say operations, beside training")
+    parser.add_argument("--reward-params", metavar="P", help="likewise of the reward model, where it reports tokens")
     parser.set_defaults(run=run)
 
 
@@ -53,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.trees is not None and args.trees < 0:
         raise InvalidInputError(f"--trees must be at least 0, not {args.trees}")
+    for text in filter(None, (args.policy_params, args.reward_params)):
+        parameters(text)  # complains before anything is read
     if args.html is not None and any(same_file(args.html, file) for file in args.files if file != "-"):
         raise InvalidInputError(f"--html: {args.html} is one of the files to show; give the page another name")
     title = args.title or os.path.basename(args.files[0].rstrip("/"))
@@ -104,9 +117,18 @@ def _many(
     about: Mapping[str, Any] | None = None,
 ) -> list[str]:
     if args.html is None:
-        return summary_lines(summarize(trajectories))
+        return _lines(args, summarize(trajectories))
     with replacing(args.html, "--html") as file:
-        return summary_lines(write_run_page(file, trajectories, title=title, trees=args.trees, about=about))
+        return _lines(args, write_run_page(file, trajectories, title=title, trees=args.trees, about=about))
+
+
+def _lines(args: argparse.Namespace, summary: RunSummary) -> list[str]:
+    if args.policy_params is None:
+        return summary_lines(summary)
+    reward = None if args.reward_params is None else parameters(args.reward_params)
+    lines = summary_lines(summary)
+    notes = next((place for place, line in enumerate(lines) if line.startswith("note: ")), len(lines))
+    return [*lines[:notes], *cost_lines(summary, parameters(args.policy_params), reward), *lines[notes:]]
 
 
 def _read(path: str) -> Iterator[Trajectory]:

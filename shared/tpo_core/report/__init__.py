@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tpo_core.report.cost import cost_lines, parameters
 from tpo_core.report.entries import Entry
 from tpo_core.report.moments import Histogram, Mean, Share
 from tpo_core.report.page import notebook_frame, run_page, trajectory_page, write_run_page
@@ -16,7 +17,9 @@ __all__ = [
     "RoundSummary",
     "RunSummary",
     "Share",
+    "cost_lines",
     "notebook_frame",
+    "parameters",
     "run_page",
     "summarize",
     "summary_lines",

@@ -69,6 +69,10 @@ def test_the_run_is_shown_in_figures_and_as_a_page(loopback: Start, capsys: Capt
     assert "queries: 3" in out and "gain: " in out and "under way" not in out
     page = Path("page.html").read_text()
     assert "<title>out</title>" in page and "mine.py:length" in page  # the settings stand under the heading
+    assert main(["show", "out", "--policy-params", "8B"]) == 0
+    assert "operations: " in (out := capsys.readouterr().out) and "beside best-of-N" in out
+    assert main(["show", "out", "--policy-params", "big"]) == 2
+    assert "write 8B" in capsys.readouterr().err
     assert main(["show", "out", "out"]) == 2
     assert "show one run at a time" in capsys.readouterr().err
 
