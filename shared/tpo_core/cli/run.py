@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
+RETRIES = 6
+"""How often a client asks a judge again that has too much to do: half a minute."""
+
 _EPILOG = """\
 examples:
   tpo run prompts.jsonl -o out --api-base http://127.0.0.1:8000/v1
@@ -147,11 +150,11 @@ class _Models:
         from tpo_core.cli.models import find_reward, is_embedded
 
         self._args, self._opened = args, opened
-        self._chats: dict[str | None, ChatModel] = {}
+        self._chats: dict[tuple[str | None, int], ChatModel] = {}
         self._policies: dict[str | None, Any] = {}
         self.model = self.chat(args.model)
         self.embedded = is_embedded(self.model)
-        reward = find_reward(args.reward, judge=lambda: self.model, named=self.chat)
+        reward = find_reward(args.reward, judge=lambda: self.judge(args.model), named=self.judge)
         self.reward = opened.enter_context(_closing(reward))
         reward.check()  # rather than a failure of every query
         self.policy(None)
@@ -159,15 +162,25 @@ class _Models:
             if hasattr(model, "load"):
                 model.load()
 
-    def chat(self, name: str | None) -> ChatModel:
-        """Return a model by its name, the same one each time."""
+    def chat(self, name: str | None, retries: int = 0) -> ChatModel:
+        """Return a model by its name, the same one each time.
+
+        An answer that met an overload is asked for again by the engine, with fewer requests at once; what a judge asks,
+        of which the engine does not know, by the client itself.
+        """
         from tpo_core.cli.models import find_model
 
-        if name not in self._chats:
-            settings = {"max_retries": 0, "timeout": self._args.timeout}  # the engine tries again, with fewer at once
+        if (key := (name, retries)) not in self._chats:
+            if retries and hasattr(here := self.chat(name), "load"):
+                return here  # in this process, and once is enough
+            settings = {"max_retries": retries, "timeout": self._args.timeout}
             found = find_model(name, self._args.api_base, listed=True, **settings)
-            self._chats[name] = self._opened.enter_context(_closing(found))
-        return self._chats[name]
+            self._chats[key] = self._opened.enter_context(_closing(found))
+        return self._chats[key]
+
+    def judge(self, name: str | None) -> ChatModel:
+        """Return a model that judges."""
+        return self.chat(name, retries=RETRIES)
 
     def policy(self, item: Item | None) -> Any:
         """Return the policy of a query: a line of an OpenAI batch may name its model, unless the command does."""

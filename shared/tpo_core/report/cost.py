@@ -62,8 +62,8 @@ def cost_lines(run: RunSummary, policy: float, reward: float | None = None) -> l
     if operations:
         lines.append(
             f"beside one epoch of DPO on 64,000 pairs, {_peta(training)} at this size by the paper's count: "
-            f"a query takes {100 * each / training:.3g} %, the run {100 * operations / training:.3g} %; as many operations as "
-            f"{training / each:,.0f} queries"
+            f"a query takes {100 * each / training:.3g} %, the run {100 * operations / training:.3g} %; "
+            f"it equals {training / each:,.0f} queries"
         )
     if run.usage.calls and run.usage.completion_tokens:
         samples = run.usage.tokens / queries / (run.usage.completion_tokens / run.usage.calls)

@@ -225,6 +225,19 @@ def test_an_overloaded_server_is_asked_again_and_no_query_fails(loopback: Start)
     assert len(exported()) == 6 and len(server.requests) == 6 * 4 + 3
 
 
+def test_a_judge_that_is_overloaded_for_a_moment_costs_no_query(loopback: Start) -> None:
+    write(*questions(2))
+    busy = [429, 503]
+
+    def answer(request: dict[str, Any], number: int) -> Any:
+        if request.get("logprobs") and busy:
+            return busy.pop(), {"error": {"message": "busy"}}
+        return "Yes" if request.get("logprobs") else f"answer {number}"
+
+    assert run(loopback(answer), "--reward", "judge") == 0
+    assert not busy and {row["stop_reason"] for row in exported()} <= {"depth", "no_contrast"}
+
+
 # -- budgets of a run --------------------------------------------------------------------------------------------------
 
 
