@@ -50,7 +50,7 @@ class Server(LoopbackServer):
     def __init__(self) -> None:
         super().__init__(lambda request, number: f"answer {number}")
         self.asked: list[Key] = []
-        self.pid, self.at, self.delay = 0, -1, 0.0
+        self.pid, self.at, self.delay, self.signal = 0, -1, 0.0, signal.SIGKILL
         self._noting = threading.Lock()
 
     def arrive(self, request: dict[str, Any]) -> int:
@@ -58,8 +58,14 @@ class Server(LoopbackServer):
         with self._noting:
             self.asked.append((int(re.findall(r"question (\d+)\?", text)[0]), request["seed"]))
             if len(self.asked) == self.at:
-                threading.Timer(self.delay, os.kill, (self.pid, signal.SIGKILL)).start()
+                threading.Timer(self.delay, os.kill, (self.pid, self.signal)).start()
         return super().arrive(request)
+
+
+def processes() -> multiprocessing.context.ForkServerContext:
+    context = multiprocessing.get_context("forkserver")  # one import for all of them
+    context.set_forkserver_preload(["run_command"])
+    return context
 
 
 def kept(folder: Path) -> tuple[set[Key], Counter[int]]:
@@ -77,8 +83,7 @@ def test_whenever_the_command_is_killed_each_query_is_there_once_and_nothing_is_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # where the server of processes finds what it imports
-    context = multiprocessing.get_context("forkserver")  # one import for all of them
-    context.set_forkserver_preload(["run_command"])
+    context = processes()
     moments, queries = random.Random(13), 3 * KILLS
     lines = [json.dumps({"prompt": f"question {n}?"}) + "\n" for n in range(queries)]
     (tmp_path / "mine.py").write_text(REWARD)
@@ -109,3 +114,21 @@ def test_whenever_the_command_is_killed_each_query_is_there_once_and_nothing_is_
     assert sum(killed.values()) >= KILLS * 3 // 4 and all(killed[kind] for kind in ("asked", "answered", "scored"))
     again = len(server.asked) - len(set(server.asked))
     assert again <= CONCURRENCY * sum(killed.values())  # what was in flight, and nothing else
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_told_to_stop_says_so_and_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: signal.Signals
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    (tmp_path / "mine.py").write_text(REWARD)
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"question {n}?"}) + "\n" for n in range(12)))
+    with Server() as server:
+        server.signal, server.at, codes = stop, 20, []
+        for _ in range(2):
+            process = processes().Process(target=run_command.command, args=(str(tmp_path), server.url, CONCURRENCY, -1))
+            process.start()
+            server.pid = process.pid or 0
+            process.join(120)
+            codes.append(process.exitcode)
+    assert codes == [130, 0] and set(kept(tmp_path)[1]) == set(range(12))
