@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,8 +30,18 @@ pays is expected to raise the best. All of these end with the best so far; ``err
 ``cancelled`` stand on the trajectory that an exception carries."""
 
 
-_WEAK: tuple[FailureReason, ...] = ("empty", "placeholder", "length", "unparsable", "tool_call")
+_WEAK: tuple[FailureReason, ...] = ("empty", "placeholder", "tool_call")
 """The failures that are the policy's own doing."""
+
+_ADVICE: Mapping[str, str] = {
+    "unparsable": "give an editor that keeps the format, or say the format in the prompt",
+    "length": "raise max_response_tokens, or the model's own limit",
+    "content_filter": "the provider withholds them",
+    "error": "the calls failed: see .failures",
+    "missing": "the provider brings fewer than it was asked for",
+    "unscored": "the reward gave them no number",
+}
+"""What to do about the failures that say nothing of the policy."""
 
 
 FORMAT = 1
@@ -116,23 +127,45 @@ class Trajectory:
 
     @property
     def diagnosis(self) -> str | None:
-        """Return whether the policy looks too weak to follow its feedback, and what to do; None when all is well.
+        """Return what most updates failed by, or that they score lower, and what to do; None when all is well.
 
-        The paper's section 7.4: below a certain strength a policy's rewards fall as it revises. Updates that were lost
-        to a provider, a deadline or the reward model say nothing about it.
+        Only updates that say nothing or score lower make the policy look too weak (``weak_policy``); errors, texts that
+        could not be parsed and the like are named as what they are. What a deadline cut off is told by ``stop_reason``.
         """
-        updates = [c for c in self.candidates if not c.fresh and (c.failure is None or c.failure.reason in _WEAK)]
+        return self._diagnosed[0]
+
+    @property
+    def weak_policy(self) -> bool:
+        """Return whether the policy looks too weak to follow its feedback.
+
+        The paper's section 7.4: below a certain strength a policy's rewards fall as it revises.
+        """
+        return self._diagnosed[1]
+
+    @property
+    def _diagnosed(self) -> tuple[str | None, bool]:
+        made = [c for c in self.candidates if not c.fresh]
+        updates = [c for c in made if c.failure is None or c.failure.reason != "deadline"]
         scored = [c.reward for c in updates if c.reward is not None]
         if len(updates) < 4 or not (initial := self.rewards(0)):
-            return None
+            return None, False
         if len(scored) < len(updates) / 2:
-            what = f"{len(updates) - len(scored)} of {len(updates)} updates were no candidates"
+            lost = [c.failure for c in updates if c.failure is not None]
+            often = Counter(failure.reason for failure in lost)
+            most = max(lost, key=lambda failure: (often[failure.reason], failure.reason not in _WEAK))
+            said = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(most.message.split()))
+            what = (
+                f"{len(lost)} of {len(updates)} updates were no candidates, {often[most.reason]} of them {most.reason}"
+            )
+            what += f": {said if len(said) <= 160 else said[:159] + '…'}" if said else ""
+            if most.reason not in _WEAK:
+                return "; ".join(filter(None, [what, _ADVICE.get(most.reason)])), False
         elif self.gain == 0 and sum(scored) / len(scored) < sum(initial) / len(initial):
             what = "no update beat the best first sample, and on average they score lower"
         else:
-            return None
+            return None, False
         advice = "give a stronger critic or editor, mix in samples with fresh=, or use mode='bon'"
-        return f"{what}; the policy may be too weak to follow its feedback: {advice}"
+        return f"{what}; the policy may be too weak to follow its feedback: {advice}", True
 
     @property
     def _last_step(self) -> int:

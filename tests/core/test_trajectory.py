@@ -139,3 +139,37 @@ def test_a_trajectory_is_short_where_it_is_printed_and_whole_in_json():
     assert "<iframe" in TRAJECTORY._repr_html_()
     lost = [Candidate("", failure=Failure("empty"), fresh=False, index=i) for i in range(1, 5)]
     assert "\nnote: 4 of 4 updates" in Trajectory("q", (Candidate("b", reward=0.5), *lost)).summary()
+
+
+def updated(*failures, samples=(0.5, 1.0)):
+    first = [Candidate(str(r), reward=r, index=i) for i, r in enumerate(samples)]
+    lost = [Candidate("", failure=f, step=1, fresh=False, index=len(first) + i) for i, f in enumerate(failures)]
+    return Trajectory("q", (*first, *lost))
+
+
+def test_the_diagnosis_names_the_dominant_failure_with_its_count():
+    data = Failure("unparsable", "a JSON object was expected")
+    trajectory = updated(*[data] * 4, Failure("empty"), Failure("error", "down"))
+    assert not trajectory.weak_policy
+    assert trajectory.diagnosis.startswith(
+        "6 of 6 updates were no candidates, 4 of them unparsable: a JSON object was expected; give an editor"
+    )
+    said = updated(*[Failure("unparsable", "not\x1b[2J\nJSON " + "x" * 500)] * 4).diagnosis
+    assert said.isprintable() and "\n" not in said and len(said) < 400
+
+
+@pytest.mark.parametrize("reason", sorted(set(get_args(FailureReason)) - {"empty", "placeholder", "tool_call"}))
+def test_what_is_not_the_policy_s_doing_is_never_called_its_weakness(reason):
+    for others in ([], [Failure("empty")] * 4):  # as many of its own do not make it so
+        trajectory = updated(*[Failure(reason, "why")] * 4, *others)
+        if reason == "deadline":  # told by stop_reason
+            assert trajectory.weak_policy is bool(others) and "deadline" not in str(trajectory.diagnosis)
+        else:
+            assert not trajectory.weak_policy and f"4 of them {reason}: why; " in trajectory.diagnosis
+            assert "weak" not in trajectory.diagnosis
+
+
+@pytest.mark.parametrize("reason", ["empty", "placeholder", "tool_call"])
+def test_updates_that_say_nothing_are_a_weakness_of_the_policy(reason):
+    trajectory = updated(*[Failure(reason)] * 3, Failure("error", "down"))
+    assert trajectory.weak_policy and "3 of them " + reason in trajectory.diagnosis

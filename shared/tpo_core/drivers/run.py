@@ -263,7 +263,7 @@ class _Many(Stream):
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if error is None:
-            self.warn_of_weakness()
+            self.warn_of_lost_updates()
             return
         gained = self._gained | self.cut_off()
         cancelled = ((place, Trajectory(query, stop_reason="cancelled")) for place, query in enumerate(self._queries))

@@ -190,22 +190,22 @@ class Stream:
             raise InvalidInputError(f"config must be a TPOConfig, not {type(config).__name__}")
         self.scheduler = Scheduler(_runs(queries, answering, config), limit, window)
         self._reward = answering.reward.origin
-        self._weak, self._ended, self._diagnosis = 0, 0, ""
+        self._diagnosed, self._ended, self._diagnosis = 0, 0, ""
 
     def end(self, run: Run) -> tuple[int, Any]:
         """Take a run that has ended."""
         self._ended += 1
         if isinstance(run.result, Trajectory) and (diagnosis := run.result.diagnosis):
-            self._weak, self._diagnosis = self._weak + 1, self._diagnosis or diagnosis
+            self._diagnosed, self._diagnosis = self._diagnosed + 1, self._diagnosis or diagnosis
         return run.place, run.result
 
-    def warn_of_weakness(self) -> None:
-        """Warn, at the end, when most queries' policy was too weak.
+    def warn_of_lost_updates(self) -> None:
+        """Warn, at the end, when the updates of most queries came to nothing; see ``Trajectory.diagnosis``.
 
         That is a warning the first time, and the tenth, hundredth, ... with their number; else a debug message.
         """
-        if self._weak > self._ended / 2:
-            which = "" if self._ended == 1 else f"{self._weak} of {self._ended} queries: "
+        if self._diagnosed > self._ended / 2:
+            which = "" if self._ended == 1 else f"{self._diagnosed} of {self._ended} queries: "
             times = _warned[self._reward] = _warned.get(self._reward, 0) + 1
             again = "" if times == 1 else f" (said {times} times by now)"
             level = logging.WARNING if str(times).strip("0") == "1" else logging.DEBUG
@@ -273,7 +273,7 @@ def _driven(stream: Stream, return_exceptions: bool) -> Generator[tuple[int, Any
     except BaseException as error:
         carry(error, tuple(stream.cut_off().values()))
         raise
-    stream.warn_of_weakness()
+    stream.warn_of_lost_updates()
 
 
 async def _adriven(
@@ -292,7 +292,7 @@ async def _adriven(
     finally:
         if source is not None:
             source.close()
-    stream.warn_of_weakness()
+    stream.warn_of_lost_updates()
 
 
 def _told(stream: Stream, run: Run, return_exceptions: bool) -> tuple[int, Any]:

@@ -97,8 +97,8 @@ def _lost(run: RunSummary) -> Iterator[str]:
         yield f"{missing:,} of {run.queries:,} queries have no scored answer; means leave them out."
     if run.weak_policy:
         yield (
-            f"In {_queries(run.weak_policy)} updates failed or scored lower than the samples: the policy may be too "
-            "weak to follow its feedback there."
+            f"In {_queries(run.weak_policy)} updates said nothing or scored lower than the samples: the policy may be "
+            "too weak to follow its feedback there."
         )
 
 

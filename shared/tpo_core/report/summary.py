@@ -65,7 +65,7 @@ class RunSummary:
     truncated: int = 0
     """Candidates whose reward model saw a shortened prompt."""
     weak_policy: int = 0
-    """Queries whose ``diagnosis`` says that updates do not help."""
+    """Queries whose updates say nothing or score lower; see ``Trajectory.weak_policy``."""
     seconds: Mean = field(default_factory=Mean)
     """Wall-clock seconds of a query."""
     gains: Histogram = field(default_factory=Histogram)
@@ -167,7 +167,7 @@ class SummaryTally:
         for step in trajectory.steps:
             if step.failure is not None:
                 self._count("rounds_failed", step.failure.reason)
-        self._counts["weak_policy"] += trajectory.diagnosis is not None
+        self._counts["weak_policy"] += trajectory.weak_policy
 
     def _rewards(self, trajectory: Trajectory) -> None:
         found, first = best(trajectory), initial_best(trajectory)

@@ -129,9 +129,9 @@ def test_a_policy_too_weak_to_follow_feedback_is_called_so():
     assert "too weak" in trajectory.diagnosis and trajectory.best.response == "a fine answer"
 
 
-def test_a_policy_whose_updates_are_mostly_unreadable_is_called_so():
+def test_a_policy_whose_updates_are_mostly_empty_is_called_so():
     trajectory = run("q", ScriptedPolicy(sample=["a", "bb"], update=[""]), RewardByLength(), TPOConfig(width=2))
-    assert "4 of 4 updates were no candidates" in trajectory.diagnosis
+    assert "4 of 4 updates were no candidates, 4 of them empty" in trajectory.diagnosis and trajectory.weak_policy
 
 
 class RewardByLength(RewardModel):

@@ -512,9 +512,12 @@ LOST = [Failure("error", "down"), Failure("deadline"), Failure("missing"), Failu
 def test_what_the_provider_failed_to_bring_is_no_sign_of_a_weak_policy(failure):
     updates = [Completion(failure=failure)] * 3 + ["better answer"]
     trajectory = Feeder(sample=texts("a", "bb"), update=updates).run(TPOConfig(width=4, depth=1))
-    assert len([c for c in trajectory.candidates if not c.fresh]) == 4 and trajectory.diagnosis is None
+    assert len([c for c in trajectory.candidates if not c.fresh]) == 4 and not trajectory.weak_policy
+    assert (trajectory.diagnosis is None) == (failure.reason == "deadline")
+    assert "weak" not in str(trajectory.diagnosis)
 
 
 def test_updates_that_could_not_be_scored_are_no_sign_of_a_weak_policy():
     feeder = Feeder({"odd": math.nan}, sample=texts("a", "bb"), update=["odd"])
-    assert feeder.run(TPOConfig(width=4, depth=2)).diagnosis is None
+    trajectory = feeder.run(TPOConfig(width=4, depth=2))
+    assert not trajectory.weak_policy and "8 of them unscored" in trajectory.diagnosis

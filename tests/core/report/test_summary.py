@@ -153,7 +153,7 @@ def test_lost_candidates_shortened_prompts_and_weak_policies_are_counted():
     failed = replace(weak, steps=(Step(1, failure=Failure("unparsable")),))
     run = summarize([cut, failed, ValueError("x")])
     assert said(run, "1 of 9 candidates failed (11%)") and said(run, "shortened prompt for 1")
-    assert said(run, "1 of 3 queries have no scored answer") and said(run, "In 1 query updates failed or scored lower")
+    assert said(run, "1 of 3 queries have no scored answer") and said(run, "In 1 query updates said nothing")
     assert run.rounds_failed == {"unparsable": 1} and said(run, "no tokens for 2 queries")
 
 
