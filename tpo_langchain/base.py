@@ -10,6 +10,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import ConfigurableField, Runnable, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.base import coerce_to_runnable
 from langchain_core.runnables.graph import Graph, Node
+from langchain_core.runnables.history import RunnableWithMessageHistory
 from langchain_core.runnables.utils import AnyConfigurableField, ConfigurableFieldSpec, get_unique_config_specs
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, RootModel
 
@@ -17,6 +18,7 @@ from tpo_core import InvalidInputError
 from tpo_core.prompts.rendering import render
 from tpo_core.prompts.signatures import TextualGradient, TextualLoss, Update
 from tpo_core.rewards import as_reward
+from tpo_langchain.chain import parts_inside
 from tpo_langchain.reference import check_reference
 from tpo_langchain.roles import TunedPrompt
 from tpo_langchain.settings import RETURN_TRAJECTORY, nearest, setting_specs
@@ -160,7 +162,7 @@ def checked_parts(names: Collection[str], given: Mapping[str, Any]) -> dict[str,
     """Check the constructor's arguments, and make Runnables and reward models of what was given as such.
 
     Raises:
-        InvalidInputError: One is missing, unknown or of the wrong kind.
+        InvalidInputError: One is missing, unknown or of the wrong kind, or every sample would be written to a history.
     """
     if unknown := sorted(set(given) - set(names)):
         meant = "; did you mean reward?" if unknown[0] in _REWARDS else nearest(unknown[0], names)
@@ -173,6 +175,11 @@ def checked_parts(names: Collection[str], given: Mapping[str, Any]) -> dict[str,
         parts["runnable"] = coerce_to_runnable(given["runnable"])
     except TypeError as error:
         raise InvalidInputError(f"runnable must be a Runnable or a function, not {given['runnable']!r:.80}") from error
+    if any(isinstance(part, RunnableWithMessageHistory) for part in parts_inside(parts["runnable"])):
+        raise InvalidInputError(
+            "runnable holds a RunnableWithMessageHistory, whose history every sample would write to: wrap it the other "
+            "way round, RunnableWithMessageHistory(prompt | RunnableTPO(model, reward), get_session_history, ...)"
+        )
     for name in ("llm", "critic", "editor"):
         if given.get(name) is not None and not isinstance(given[name], Runnable):
             raise InvalidInputError(f"{name} must be a chat model, not {given[name]!r:.80}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import or_
@@ -24,7 +24,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.configurable import DynamicRunnable
 from pydantic import BaseModel
 
-__all__ = ["Anatomy", "Core", "dissect", "model_in", "models_inside", "models_of", "rebuilt"]
+__all__ = ["Anatomy", "Core", "dissect", "model_in", "models_inside", "models_of", "parts_inside", "rebuilt"]
 
 _STRUCTURED = frozenset({"ls_structured_output_format", "structured_output_format", "response_format", "format"})
 _NOT_FOR_TEXT = _STRUCTURED | {"tools", "functions", "tool_choice", "function_call", "stop"}
@@ -148,25 +148,28 @@ def models_of(thing: Any) -> list[BaseLanguageModel[Any]]:
     return found
 
 
-def models_inside(thing: Any) -> list[BaseLanguageModel[Any]]:
-    """Return the language models in a chain, those that its functions name included."""
-    found = models_of(thing)
+def parts_inside(thing: Any) -> Iterator[Any]:
+    """Yield what a chain is made of, itself first, what its functions name included; nothing of its language models."""
     todo, seen = [thing], set()
     while todo:
         part = todo.pop()
         if id(part) in seen:
             continue
         seen.add(id(part))
+        yield part
         if isinstance(part, RunnableLambda):
             todo += part.deps
-            found += [model for dep in part.deps for model in models_of(dep)]
         elif isinstance(part, (list, tuple)):
             todo += part
         elif isinstance(part, dict):
             todo += part.values()
         elif isinstance(part, BaseModel) and isinstance(part, Runnable) and not isinstance(part, BaseLanguageModel):
             todo += [getattr(part, name) for name in type(part).model_fields]
-    return found
+
+
+def models_inside(thing: Any) -> list[BaseLanguageModel[Any]]:
+    """Return the language models in a chain, those that its functions name included, each once."""
+    return [part for part in parts_inside(thing) if isinstance(part, BaseLanguageModel)]
 
 
 def rebuilt(thing: Any, change: Callable[[BaseLanguageModel[Any]], BaseLanguageModel[Any]]) -> Any:

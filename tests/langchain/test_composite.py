@@ -8,15 +8,17 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from langchain_core.chat_history import InMemoryChatMessageHistory
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.load import dumps, loads
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import ConfigurableField, RunnableLambda, RunnableSequence
+from langchain_core.runnables import ConfigurableField, RunnableBranch, RunnableLambda, RunnableSequence
+from langchain_core.runnables.history import RunnableWithMessageHistory
 from langchain_openai import ChatOpenAI
 
-from tpo_core import GenerationError, Trajectory
+from tpo_core import GenerationError, InvalidInputError, Trajectory
 from tpo_core.testing import ScriptedReward
 from tpo_langchain import RunnableTPO, TunedPrompt
 
@@ -286,3 +288,23 @@ def test_what_comes_out_of_a_nested_one_is_refined_twice(chat: Any) -> None:
     inner = RunnableTPO(model, reward=longest, width=2, depth=0)
     message = RunnableTPO(inner, reward=longest, llm=model, width=2, depth=0).invoke("how?")
     assert isinstance(message, AIMessage) and model.calls == 4
+
+
+@pytest.mark.parametrize("where", ["itself", "bound", "in a sequence", "in a branch", "in a function"])
+def test_a_history_that_every_sample_would_write_to_is_refused_before_any_call(chat: Any, where: str) -> None:
+    model, kept = chat(answer=script), InMemoryChatMessageHistory()
+    remembering = RunnableWithMessageHistory(model, lambda session_id: kept)
+
+    def answer(given: Any) -> Any:
+        return remembering.invoke(given)
+
+    program: Any = {
+        "itself": remembering,
+        "bound": remembering.with_config(configurable={"session_id": "1"}).with_retry(),
+        "in a sequence": PROMPT | remembering | StrOutputParser(),
+        "in a branch": RunnableBranch((lambda given: True, remembering), remembering),
+        "in a function": RunnableLambda(answer),
+    }[where]
+    with pytest.raises(InvalidInputError, match=r"other way round, RunnableWithMessageHistory\(prompt \| RunnableTPO"):
+        RunnableTPO(program, longest, llm=model)
+    assert model.calls == 0 and kept.messages == []

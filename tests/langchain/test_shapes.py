@@ -194,6 +194,11 @@ REFUSED: dict[str, tuple[Make, Any, str]] = {
     "RunnableBranch of two models": (lambda m: tpo(routed(m(script), m(script))), X, "several.*llm="),
     "a routing function": (lambda m: tpo(routing_function(m(script), m(script))), X, "several.*llm="),
     "@chain of two models": (lambda m: tpo(decorated(m(script), m(script))), X, "several.*llm="),
+    "RunnableWithMessageHistory inside it": (
+        lambda m: tpo(RunnableWithMessageHistory(m(script), lambda session_id: InMemoryChatMessageHistory())),
+        "why?",
+        "every sample would write to: wrap it the other way round",
+    ),
     "a function without a model": (lambda m: tpo(lambda given: "hello"), X, "no chat model.*llm="),
     "a whole agent without llm=": (lambda m: tpo(create_agent(m(script))), ASK, "llm is missing"),
     "exact match without a reference": (lambda m: tpo(m(script), reward=exact_match), "why?", "labels are not known"),
