@@ -65,7 +65,8 @@ class Made:
 def derives(program: dspy.Module) -> bool:
     """Return whether ``forward`` may make more of an answer than its predictor did, and asks each predictor in turn.
 
-    DSPy's own modules do not; programs around a search (``BestOfN``, another ``TPO``) draw again at every call.
+    DSPy's own modules do not; programs around a search (``BestOfN``, another ``TPO``) draw again at every call. This
+    walks through all that the program holds, the history of its calls included: ask once.
     """
     parts = [module for _, module in program.named_sub_modules(dspy.Module)]
     return not type(program).__module__.startswith("dspy.") and not any(isinstance(part, _SEARCHES) for part in parts)

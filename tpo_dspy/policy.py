@@ -19,7 +19,7 @@ from tpo_dspy.adapters import Sampling, lenient, salted
 from tpo_dspy.agents import Agent
 from tpo_dspy.callbacks import Request, Rounds, is_async, named
 from tpo_dspy.fields import Shape, seen_text, show
-from tpo_dspy.finishing import Ending, Finish, Found, Made, derives
+from tpo_dspy.finishing import Ending, Finish, Found, Made
 
 __all__ = ["Modules", "ProgramPolicy", "usage_of"]
 
@@ -45,6 +45,8 @@ class Modules:
     """Makes the Prediction of an update, instead of the program's ``forward``."""
     contextual: bool = False
     """Whether each sample keeps what its last predictor was given; see ``Candidate.context``."""
+    derives: bool = False
+    """Whether updates go through the program's ``forward``; see ``finishing.derives``."""
 
     def lms(self) -> list[Any]:
         """Return the language models that may be asked."""
@@ -69,7 +71,6 @@ class ProgramPolicy:
         self._agent = None if modules.final is None else Agent(modules.program, modules.final)
         self._traces: dict[int, Trace] = {}  # by the id of the object that came of it; the candidates keep those alive
         self._critiques: dict[tuple[str, int, str], Trace] = {}  # by task, round and text
-        self._derives = modules.update is not None and modules.final is None and derives(modules.program)
         self._made: dict[int, Made] = {}  # likewise, of programs whose forward may derive from the answer
         self.rewrite: Any = None
         """Changes what the program's predictors are sent; see ``Sampling.rewrite``."""
@@ -168,7 +169,7 @@ class ProgramPolicy:
         except InvalidInputError as error:  # perhaps only this sample took a way out that gives another Prediction
             return Completion(failure=Failure("unparsable", str(error), error), usage=ask.usage)
         self._traces[id(value)] = ask.trace
-        if self._derives and request.task == "sample":
+        if self._modules.derives and request.task == "sample":
             self._made[id(value)] = Made(list(ask.trace), value, ask.found)
         elif request.parent is not None and id(request.parent.value) in self._made:
             self._made[id(value)] = self._made[id(request.parent.value)]

@@ -18,7 +18,7 @@ from tpo_core.values import Prompt
 from tpo_dspy.agents import final_step
 from tpo_dspy.callbacks import Rounds, ScoreInRound
 from tpo_dspy.fields import bind, labelled, pick_query, shape_of
-from tpo_dspy.finishing import Finish
+from tpo_dspy.finishing import Finish, derives
 from tpo_dspy.policy import Modules, ProgramPolicy
 from tpo_dspy.rewarded import Outside, Rewarded, extend_trace, with_trajectory, without_self
 from tpo_dspy.stream import observer
@@ -115,6 +115,7 @@ class TPO(Rewarded):
             self.loss = _predictor(self._shape.loss(contrast=contrast), "critic", critic)
             self.gradient = _predictor(self._shape.gradient(), "critic", critic)
             self.update = _predictor(self._shape.update(), "editor", editor)
+        self._derives = self.update is not None and final is None and derives(program)
 
     def forward(self, *args: Any, **kwargs: Any) -> dspy.Prediction:
         """Answer, refined.
@@ -163,6 +164,7 @@ class TPO(Rewarded):
             final,
             finish=self._finish,
             contextual=self._query is None,
+            derives=self._derives,
         )
 
 
