@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,7 @@ class Request(Runnable[Any, Samples]):
             given = step.invoke(given, config or _UNSEEN)
         asked = _messages(given)
         result = self._model.generate([asked], **self._settings(config))
-        made = _written(result)
+        made = _written(result, self._core.kwargs)
         return self._samples(asked, result, made, self._tail.values(made, config))
 
     async def ado(self, given: Any, config: RunnableConfig | None = None) -> Samples:
@@ -92,7 +92,7 @@ class Request(Runnable[Any, Samples]):
             given = await step.ainvoke(given, config or _UNSEEN)
         asked = _messages(given)
         result = await self._model.agenerate([asked], **self._settings(config))
-        made = _written(result)
+        made = _written(result, self._core.kwargs)
         return self._samples(asked, result, made, await self._tail.avalues(made, config))
 
     def _settings(self, config: RunnableConfig | None) -> dict[str, Any]:
@@ -122,6 +122,6 @@ def _messages(given: Any) -> list[BaseMessage]:
     return [HumanMessage(given)] if isinstance(given, str) else convert_to_messages(given)
 
 
-def _written(result: LLMResult) -> list[ChatGeneration]:
-    name_model(result)
+def _written(result: LLMResult, asked: Mapping[str, Any]) -> list[ChatGeneration]:
+    name_model(result, asked.get("model"))
     return [g for g in result.generations[0] if isinstance(g, ChatGeneration) and isinstance(g.message, AIMessage)]

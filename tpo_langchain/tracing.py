@@ -104,13 +104,18 @@ def _made(response: LLMResult) -> Sequence[Any]:
     return response.generations[0] if response.generations else ()
 
 
-def name_model(response: LLMResult) -> None:
+def name_model(response: LLMResult, asked: Any = None) -> None:
     """Write the model's name into the messages of a request, as LangChain does where there is one: usage callbacks ask
-    for it."""
-    if name := (response.llm_output or {}).get("model_name"):
-        for generation in _made(response):
-            if isinstance(message := getattr(generation, "message", None), AIMessage):
-                message.response_metadata.setdefault("model_name", name)
+    for it.
+
+    Args:
+        response: What came of the request; where nobody listens its name is the model object's own.
+        asked: The model that this request named itself, if it did.
+    """
+    name = asked if isinstance(asked, str) else (response.llm_output or {}).get("model_name")
+    for generation in _made(response) if name else ():
+        if isinstance(message := getattr(generation, "message", None), AIMessage):
+            message.response_metadata.setdefault("model_name", name)
 
 
 def cost_of(response: LLMResult) -> Usage:
