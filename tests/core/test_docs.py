@@ -115,3 +115,16 @@ def test_links_between_pages_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_tables_of_results_are_made_from_the_stored_answers() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import real_policy
+    finally:
+        sys.path.pop(0)
+    page = (ROOT / "docs" / "results.md").read_text()
+    results = sorted((ROOT / "benchmarks" / "results").glob("*.xz"))
+    tables = [real_policy.table(path, markdown=True) for path in results]
+    assert len(tables) == 2 and all(made in page for made in tables)
+    assert tables[0] in (ROOT / "README.md").read_text()
