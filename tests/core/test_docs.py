@@ -39,6 +39,7 @@ MODULES = [
     "report.moments",
     "report.summary",
     "report.text",
+    "studies.checking",
     "testing",
     "models.litellm_chat",
     "models.refusals",

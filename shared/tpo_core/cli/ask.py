@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tpo_core.cli.options import add_models, add_search, config_of, log
+from tpo_core.cli.options import BRIEF, add_models, add_search, config_of, log
 from tpo_core.cli.view import Quiet, Show, View
 from tpo_core.config import TPOConfig
 from tpo_core.errors import InvalidInputError, TPOError
@@ -19,10 +19,6 @@ from tpo_core.trajectory import Trajectory
 from tpo_core.writing import replacing
 
 __all__ = ["add_parser", "run"]
-
-BRIEF = "Answer in two or three short sentences."
-"""Added to the embedded model's query where the user gives no system prompt: it seldom ends a long answer before its
-limit."""
 
 _EPILOG = """\
 examples:

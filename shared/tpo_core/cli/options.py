@@ -10,7 +10,7 @@ from typing import Any
 from tpo_core.cli.text import CleanFormatter
 from tpo_core.config import TPOConfig
 
-__all__ = ["add_models", "add_search", "config_of", "log"]
+__all__ = ["BRIEF", "EMBEDDED", "add_models", "add_search", "config_of", "log"]
 
 EMBEDDED: Mapping[str, Any] = {
     "width": 5,
@@ -23,6 +23,10 @@ EMBEDDED: Mapping[str, Any] = {
 }
 """Settings for the embedded model where the user gives none: short answers, of which some are always new, and an end
 within two minutes on two busy cores."""
+
+BRIEF = "Answer in two or three short sentences."
+"""Added to the embedded model's query where the user gives no system prompt: it seldom ends a long answer before its
+limit."""
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
