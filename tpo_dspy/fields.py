@@ -17,9 +17,10 @@ from tpo_core.errors import InvalidInputError
 from tpo_core.prompts.modeltext import without_reasoning
 from tpo_core.prompts.rendering import render_fields
 from tpo_core.prompts.signatures import SelfCritique, TextualGradient, TextualLoss, Update
+from tpo_core.rewards.labelled import Labelled
 from tpo_core.values import Prompt
 
-__all__ = ["Labelled", "Shape", "bind", "labelled", "pick_query", "seen_text", "shape_of", "show"]
+__all__ = ["Shape", "bind", "labelled", "pick_query", "seen_text", "shape_of", "show"]
 
 REASONING = ("reasoning", "rationale")
 _PRIVILEGED = ("config", "demos", "lm", "signature")  # keywords that Predict takes beside its input fields
@@ -176,34 +177,6 @@ def seen_text(inputs: Mapping[str, Any], given: Mapping[str, Any]) -> str | None
     if not set(seen.values()) - set(asked.values()):
         return None
     return render_fields({**{k: v for k, v in asked.items() if v not in seen.values() and k not in seen}, **seen})
-
-
-class Labelled(dspy.Example):
-    """A call's inputs, and what else the call brought for the reward; says why labels are missing otherwise."""
-
-    def __getattr__(self, name: str) -> Any:
-        """Return a field."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name.startswith("_"):
-                raise
-            raise AttributeError(self._missing(name)) from None
-
-    def __getitem__(self, name: str) -> Any:
-        """Return a field."""
-        try:
-            return super().__getitem__(name)
-        except KeyError:
-            raise KeyError(self._missing(name)) from None
-
-    def _missing(self, name: str) -> str:
-        known = ", ".join(self.keys()) or "nothing"
-        return (
-            f"the reward reads example.{name}, which this call lacks (it has {known}): labels are not known while "
-            f"answering. Use a reward that judges without them, or hand what is known to the call: "
-            f"refined(..., {name}=...)"
-        )
 
 
 def labelled(program: dspy.Module, given: Mapping[str, Any]) -> tuple[dict[str, Any], Labelled]:

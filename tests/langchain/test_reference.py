@@ -17,7 +17,7 @@ from openevals.llm import create_async_llm_as_judge, create_llm_as_judge
 from openevals.prompts import CORRECTNESS_PROMPT, RAG_GROUNDEDNESS_PROMPT
 from pydantic import Field
 
-from tpo_core import InvalidInputError
+from tpo_core import InvalidInputError, RewardError
 from tpo_core.rewards import FunctionReward
 from tpo_core.testing import ScriptedReward
 from tpo_langchain import RunnableTPO, TPOMiddleware
@@ -140,3 +140,29 @@ def test_openevals_groundedness_gets_the_documents_as_its_context(chat: Any) -> 
 def test_what_is_no_way_to_find_one_is_refused(chat: Any) -> None:
     with pytest.raises(InvalidInputError, match="reference must be"):
         RunnableTPO(chat(answer=script), reward=ScriptedReward({}), reference=3)
+
+
+def by_field(example: Any, pred: Any, trace: Any = None) -> float:
+    return float(example.label == pred.response)
+
+
+def by_key(example: Any, pred: Any, trace: Any = None) -> float:
+    return float(example["label"] == pred.response)
+
+
+@pytest.mark.parametrize("metric", [by_field, by_key])
+@pytest.mark.parametrize("given", ["why?", {"question": "why?"}], ids=["text", "mapping"])
+def test_a_dspy_metric_whose_label_is_missing_says_so_as_in_dspy(chat: Any, metric: Any, given: Any) -> None:
+    program = chat(answer=script) if isinstance(given, str) else PROMPT | chat(answer=script)
+    with pytest.raises(
+        RewardError, match=r"reads example\.label, which this call lacks .*labels are not known.*LangChain"
+    ):
+        RunnableTPO(program, metric, width=2, depth=0).invoke(given)
+
+
+@pytest.mark.parametrize("metric", [by_field, by_key])
+def test_a_label_among_the_inputs_of_a_chain_reaches_a_dspy_metric_and_no_prompt(chat: Any, metric: Any) -> None:
+    model = chat(answer=script)
+    refined = RunnableTPO(PROMPT | model, metric, width=3, depth=0, return_trajectory=True)
+    answer = refined.invoke({"question": "why?", "label": "sample xx"})
+    assert answer.best.reward == 1.0 and "sample xx" not in str(model.log.messages)

@@ -226,10 +226,12 @@ def _unwrapped(thing: Any) -> Any:
 def _example(pair: Pair, field: str) -> Any:
     import dspy
 
+    from tpo_core.rewards.labelled import Labelled
+
     if isinstance(pair.inputs, dspy.Example):
         return pair.inputs
     given = _args(pair, field)
-    return dspy.Example(**given).with_inputs(*given)
+    return Labelled(given).with_inputs(*given)
 
 
 def _args(pair: Pair, field: str) -> dict[str, Any]:
