@@ -88,12 +88,17 @@ class LoopSettings(BaseModel):
         """
         own = loop_settings(self)
         if not configurable:
-            return checked(own)
+            return checked(self._learning(own))
         given = {k: v for k, v in configurable.items() if k.startswith(PREFIX)}
         known = {RETURN_TRAJECTORY, *(PREFIX + name for name in _NAMES), *getattr(self, "_hidden", ())}
         if unknown := sorted(set(given) - known):
             raise InvalidInputError(f"config has no setting {unknown[0]}{nearest(unknown[0], known)}")
-        return checked({**own, **{k.removeprefix(PREFIX): v for k, v in given.items() if v is not None}})
+        return checked(self._learning({**own, **{k.removeprefix(PREFIX): v for k, v in given.items() if v is not None}}))
+
+    def _learning(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Leave out an experience that nobody gave where no plan reads it."""
+        unread = settings["plan"] == "paper" and "experience" not in self.model_fields_set
+        return {**settings, "experience": None} if unread else settings
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
