@@ -235,7 +235,8 @@ def test_a_parsed_answer_is_judged_and_rewritten_as_it_was_written(chat: Any) ->
 
     chain = RunnableTPO(chat(answer=answer) | CommaSeparatedListOutputParser(), reward=reward, width=3, depth=1)
     assert chain.invoke("how?") == ["red", "green", "blue"]
-    assert seen == ["red, ", "red, x", "red, xx", "red, green, blue"]
+    assert sorted(seen[:3]) == ["red, ", "red, x", "red, xx"]  # on a busy machine threads end in any order
+    assert seen[3:] == ["red, green, blue"]
 
 
 def test_what_the_chain_adds_to_the_answer_survives_with_renderer_and_parser(chat: Any) -> None:
