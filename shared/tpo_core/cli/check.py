@@ -45,9 +45,6 @@ PROMPTS = (
 )
 """What is asked where the user gives no prompts."""
 
-AT_A_TIME = 4
-"""Queries that run together: what is begun is finished, and a slow server finishes a few rather than none."""
-
 
 def add_parser(subparsers: Any) -> None:
     """Add ``check`` to the command line."""
@@ -63,7 +60,7 @@ def add_parser(subparsers: Any) -> None:
     check.add_argument("--prompt-field", metavar="NAME", help="the file's field with the prompt (prompt or messages)")
     check.add_argument("--queries", type=int, default=len(PROMPTS), metavar="N", help="most queries (default 12)")
     check.add_argument(
-        "--seconds", type=float, default=120.0, metavar="S", help="begin no query after this; cut those under way (120)"
+        "--seconds", type=float, default=120.0, metavar="S", help="begin no query that would end after this (120)"
     )
     check.add_argument("--temperature", type=float, help="sampling temperature (default 0.7)")
     check.add_argument("--max-response-tokens", type=int, metavar="N", help="most tokens of one answer")
@@ -105,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         written = {**plain(asdict(found)), "models": names, "experience": json.loads(experience.to_json())}
         sys.stdout.write(json.dumps(written, indent=2, allow_nan=False) + "\n")
     else:
-        sys.stdout.write(clean("\n".join(_lines(found, done, names, time.monotonic() - started)) + "\n"))
+        sys.stdout.write(clean("\n".join(_lines(found, done, len(prompts), names, time.monotonic() - started)) + "\n"))
     return 0
 
 
@@ -119,7 +116,7 @@ def _config(args: argparse.Namespace, experience: Experience, embedded: bool) ->
             value = EMBEDDED.get(name)
         if value is not None:
             given[name] = value
-    return probe(experience, deadline=args.seconds, **given)
+    return probe(experience, **given)
 
 
 def _prompts(args: argparse.Namespace) -> list[Any]:
@@ -165,14 +162,21 @@ def _models(args: argparse.Namespace, opened: ExitStack) -> tuple[Policy, Reward
 def _probe(
     args: argparse.Namespace, prompts: Sequence[Any], policy: Policy, reward: RewardModel, config: TPOConfig
 ) -> list[Trajectory]:
-    """Run queries, a few together, until all are done or the time is up; raise only where not one could be answered."""
+    """Run queries until all are done or the time is up; raise only where not one could be answered.
+
+    None is cut, as what a limit took away says nothing of the model. The first runs alone, then twice as many together
+    each time, but no more than would end in time on a server that is as busy as it can be.
+    """
     from tpo_core.drivers.run import run_many
 
     results: list[Trajectory | Exception] = []
-    end = time.monotonic() + args.seconds
-    while len(results) < len(prompts) and (not results or time.monotonic() < end):
-        some = prompts[len(results) : len(results) + AT_A_TIME]
+    end, together = time.monotonic() + args.seconds, 1
+    while together and len(results) < len(prompts):
+        began = time.monotonic()
+        some = prompts[len(results) : len(results) + together]
         results += run_many(some, policy, reward, config, max_concurrency=args.max_concurrency, return_exceptions=True)
+        now = time.monotonic()
+        together = max(0, min(2 * together, int(len(some) * (end - now) / max(now - began, 1e-9))))
         if all(isinstance(result, Exception) for result in results):
             break
         if sys.stderr.isatty() and not args.json:
@@ -191,7 +195,9 @@ def _scoring(done: Sequence[Trajectory], prompt_price: float) -> float:
     return paid / max(1, sum(usage.calls for usage in usages))
 
 
-def _lines(found: Check, done: Sequence[Trajectory], names: Mapping[str, str], seconds: float) -> list[str]:
+def _lines(
+    found: Check, done: Sequence[Trajectory], wanted: int, names: Mapping[str, str], seconds: float
+) -> list[str]:
     tokens = sum(trajectory.usage.tokens + trajectory.reward_usage.tokens for trajectory in done)
     calls = sum(trajectory.usage.calls for trajectory in done)
     lines = [
@@ -203,13 +209,13 @@ def _lines(found: Check, done: Sequence[Trajectory], names: Mapping[str, str], s
         _row("delta", found.delta, "s: what an update gains beside that"),
         _row("updates usable", found.usable_updates),
         _row("critiques usable", found.usable_critiques),
-        f"{'tokens':18}" + ", ".join(f"{count:,.0f} a {name}" for name, count in found.tokens.items()),
+        f"{'tokens':18}" + ", ".join(f"{name} {count:,.0f}" for name, count in found.tokens.items()),
         f"{'expected best':18}"
         + ", ".join(f"{plan} {best:.2f}" for plan, best in found.expected.items())
         + "  s above the mean of fresh samples, for equal tokens",
     ]
-    if cut := sum(trajectory.stop_reason == "deadline" for trajectory in done):
-        lines.append(f"note: {cut} queries were cut off after --seconds; what they lacked counts as not usable")
+    if len(done) < wanted:
+        lines.append(f"note: {len(done)} of {wanted} queries were answered (see --seconds)")
     if ties := sum(trajectory.stop_reason == "no_contrast" for trajectory in done):
         lines.append(f"note: in {ties} queries all samples got the same reward")
     settings = ", ".join(f"{name}={json.dumps(value)}" for name, value in found.verdict.settings.items())

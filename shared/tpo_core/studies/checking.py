@@ -130,9 +130,9 @@ def wilson(successes: int, trials: int) -> Estimate:
 
 def _verdict(evidence: Evidence, s: float | None, plans: _Plans) -> Verdict:
     if evidence.critique.asked and not evidence.critique.usable:
-        return Verdict("bon", plans.settings("bon"), "not one critique could be used")
+        return Verdict("bon", plans.settings("bon"), f"not one of {evidence.critique.asked} critiques could be used")
     if evidence.update.asked and not evidence.update.usable:
-        return Verdict("bon", plans.settings("bon"), "not one update could be used")
+        return Verdict("bon", plans.settings("bon"), f"not one of {evidence.update.asked} updates could be used")
     if s is None or not evidence.critiques:
         return Verdict(
             "adaptive",

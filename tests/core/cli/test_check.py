@@ -108,3 +108,10 @@ def test_rewards_that_are_all_equal_are_said(loopback: Start, capsys: Capture) -
     assert check(loopback(lambda request, number: f"answer {number}"), "--queries", "2") == 0
     out = capsys.readouterr().out
     assert "note: in 2 queries all samples got the same reward" in out and "use adaptive" in out
+
+
+def test_a_query_that_was_begun_is_finished_and_counts_in_full(loopback: Start, capsys: Capture) -> None:
+    assert check(loopback(follows), "--seconds", "0.001") == 0
+    out = capsys.readouterr().out
+    assert "note: 1 of 12 queries were answered (see --seconds)" in out
+    assert "updates usable    100%" in out and "13 samples" in out

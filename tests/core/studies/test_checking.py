@@ -73,7 +73,7 @@ def test_updates_that_are_lost_make_the_plan_that_makes_them_dearer() -> None:
     assert check(replace(evidence, update=lost), 12).verdict.plan == "bon"
 
 
-@pytest.mark.parametrize(("kind", "what"), [("critique", "not one critique"), ("update", "not one update")])
+@pytest.mark.parametrize(("kind", "what"), [("critique", "not one of 9 critiques"), ("update", "not one of 9 updates")])
 def test_a_critic_or_editor_of_no_use_is_named(kind: str, what: str) -> None:
     evidence = Evidence(fresh_squares=9.0, fresh_degrees=9, sample=Cost(12, 12, 100, 100))
     verdict = check(replace(evidence, **{kind: Cost(9, 0, 90, 90)}), 3).verdict
