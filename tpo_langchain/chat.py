@@ -187,7 +187,8 @@ class ChatTPO(LoopSettings, CachedWhole):
     @property
     def _quiet(self) -> Runnable[Any, Any]:
         """Return the model behind, to be asked before it is known whether its answer is final."""
-        return rebuilt(self.llm, lambda m: not_streaming(m) if isinstance(m, BaseChatModel) else m)  # type: ignore[no-any-return]
+        quiet: Runnable[Any, Any] = rebuilt(self.llm, lambda m: not_streaming(m) if isinstance(m, BaseChatModel) else m)
+        return quiet
 
     def _bound(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         stop = stop or self.stop

@@ -93,7 +93,8 @@ class LoopSettings(BaseModel):
         known = {RETURN_TRAJECTORY, *(PREFIX + name for name in _NAMES), *getattr(self, "_hidden", ())}
         if unknown := sorted(set(given) - known):
             raise InvalidInputError(f"config has no setting {unknown[0]}{nearest(unknown[0], known)}")
-        return checked(self._learning({**own, **{k.removeprefix(PREFIX): v for k, v in given.items() if v is not None}}))
+        over = {k.removeprefix(PREFIX): v for k, v in given.items() if v is not None}
+        return checked(self._learning({**own, **over}))
 
     def _learning(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Leave out an experience that nobody gave where no plan reads it."""

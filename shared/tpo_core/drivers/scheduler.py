@@ -135,8 +135,9 @@ class Scheduler:
     ) -> None:
         """Take the runs; none of them starts before ``take``."""
         self._unstarted = iter(runs)
-        self._limit, self._window, self._clock = limit, window, clock
+        self._window, self._clock = window, clock
         self._adaptive = limit if isinstance(limit, AdaptiveLimit) else None
+        self._limit = None if isinstance(limit, AdaptiveLimit) else limit
         self._tries: dict[Ticket[Any], int] = {}
         self._sent: dict[Ticket[Any], float] = {}
         self._queued: deque[Ticket[Any]] = deque()
@@ -244,7 +245,7 @@ class Scheduler:
 
     def _has_room(self) -> bool:
         limit = self._limit if self._adaptive is None else self._adaptive.allowed
-        return limit is None or len(self._out) < limit  # type: ignore[operator]
+        return limit is None or len(self._out) < limit
 
     def _again(self, call: Call, outcome: Done[Any] | Raised, sent: float) -> bool:
         """Let a call that met an overload wait to go out once more; returns whether it does."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from statistics import fmean, stdev
+from typing import Any
 
 from tpo_core.config import TPOConfig
 from tpo_core.config.experience import Experience
@@ -96,11 +97,11 @@ def study_plans(
 
 def play_run(world: World, queries: int, seed: int, run: int) -> list[Played]:
     """Play one run of one world with each arm; the arms share their first samples."""
-    tokens = {"max_tokens": budget(), "prompt_price": PROMPT_PRICE}
+    tokens: dict[str, Any] = {"max_tokens": budget(), "prompt_price": PROMPT_PRICE}
     configs = {
-        "bon": TPOConfig(mode="bon", plan="adaptive", seed=run, **tokens),  # type: ignore[arg-type]
+        "bon": TPOConfig(mode="bon", plan="adaptive", seed=run, **tokens),
         "paper": TPOConfig(seed=run),
-        "adaptive": TPOConfig(plan="adaptive", experience=Experience(), seed=run, **tokens),  # type: ignore[arg-type]
+        "adaptive": TPOConfig(plan="adaptive", experience=Experience(), seed=run, **tokens),
     }
     return [_play(world, arm, configs[arm], queries, seed, run) for arm in ARMS]
 
