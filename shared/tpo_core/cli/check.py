@@ -200,8 +200,9 @@ def _lines(
 ) -> list[str]:
     tokens = sum(trajectory.usage.tokens + trajectory.reward_usage.tokens for trajectory in done)
     calls = sum(trajectory.usage.calls for trajectory in done)
+    queries = "1 query" if found.queries == 1 else f"{found.queries} queries"
     lines = [
-        f"{found.queries} queries with {names['policy']}, reward {names['reward']}",
+        f"{queries} with {names['policy']}, reward {names['reward']}",
         f"{calls:,} samples, {tokens:,} tokens, {seconds:.0f} s",
         "",
         _row("s", found.spread, "spread of fresh samples of one query, in the reward's units"),
