@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import h2.connection  # noqa: F401 - as the rest, what the command imports on its way: the process begins with it
 import httpcore  # noqa: F401
@@ -23,6 +24,7 @@ httpx.Client()
 
 def command(folder: str, url: str, concurrency: int, kill_at_score: int) -> None:
     """Be the command; its reward ends the process at that call."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
     os.environ["KILL_AT_SCORE"] = str(kill_at_score)
     os.chdir(folder)
     options = ["--width", "2", "--depth", "1", "--seed", "1", "--max-concurrency", str(concurrency), "--quiet"]

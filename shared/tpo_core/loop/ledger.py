@@ -124,7 +124,7 @@ class Ledger:
 
     def spend(self, usage: Usage, calls: int, task: str = "sample") -> None:
         """Enter what was asked: at least ``calls`` samples, more where ``usage`` says that calls failed."""
-        usage = replace(usage, calls=max(usage.calls, calls))
+        usage = usage if usage.calls >= calls else replace(usage, calls=calls)
         self.spent[task] = self.spent.get(task, Usage()) + usage
         self.usage += usage
 
