@@ -3,7 +3,7 @@ PYTHON ?= python3
 export LITELLM_LOCAL_MODEL_COST_MAP = True
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test browser lint docs bench clean
+.PHONY: demo test one-half other-half browser lint docs bench clean
 
 # The reward counts what a reader can check by eye; `make demo REWARD=judge` has the model judge itself.
 REWARD ?= recipes/table.py:checks
@@ -12,8 +12,17 @@ and write at most 3 sentences and 45 words.
 demo: .venv-demo/done
 	.venv-demo/bin/tpo ask "$(QUERY)" --reward $(REWARD)
 
+# Two halves beside each other, for two cores; `pytest` alone runs all, one after the other.
+HALF = tests/core/cli tests/core/drivers tests/core/loop tests/core/models tests/core/prompts tests/core/report
+
 test: .venv/done browser lint
-	.venv/bin/python -m pytest
+	$(MAKE) --no-print-directory -j2 --output-sync=target one-half other-half
+
+one-half:
+	.venv/bin/python -m pytest -p no:cacheprovider $(HALF)
+
+other-half:
+	.venv/bin/python -m pytest -p no:cacheprovider $(addprefix --ignore=,$(HALF))
 
 # Tests look at the pages of reports in a Chromium. Where this is a container's root with apt, it is fetched; elsewhere
 # it is yours to install, and without it those tests are skipped.
