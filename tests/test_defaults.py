@@ -8,6 +8,7 @@ from typing import Any
 
 import dspy
 import pytest
+from environment import forget_models
 from langchain_core.language_models import FakeListChatModel
 
 import tpo_dspy
@@ -41,8 +42,7 @@ def test_the_command_sends_what_the_engine_sends(
 ) -> None:
     (tmp_path / "mine.py").write_text("def shorter(prompt, response):\n    return -len(response)\n")
     server: LoopbackServer = loopback()
-    for name in ("TPO_MODEL", "TPO_API_BASE", "TPO_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
+    forget_models(monkeypatch)
     monkeypatch.setenv("TPO_API_BASE", server.url)
     assert main(["ask", "why?", "--mode", "bon", "--reward", f"{tmp_path / 'mine.py'}:shorter"]) == 0
     asked = server.requests[0]

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from counting import SELDOM, counting
 from instant import Bare, Forgetful, Instant, scattered
 from langchain_core.callbacks.base import BaseCallbackManager
 from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
@@ -20,38 +16,18 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.config import ensure_config
 
-from tpo_core.threads import Threads
 from tpo_langchain import RunnableTPO
 
 COUNTED = {
-    inspect.Signature.from_callable.__func__.__code__: "signatures",  # type: ignore[attr-defined]
+    **SELDOM,
     ensure_config.__code__: "configs",
     BaseCallbackManager.copy.__code__: "copies",
-    threading.Thread.start.__code__: "threads",
-    ThreadPoolExecutor.submit.__code__: "handovers",
-    Threads.submit.__code__: "handovers",
 }
 WAYS = pytest.mark.parametrize("way", ["invoke", "ainvoke"])
 
 
-@contextmanager
-def counting() -> Iterator[Counter[str]]:
-    """Count the calls of what should be called seldom, in this thread."""
-    calls: Counter[str] = Counter()
-
-    def note(frame: Any, event: str, arg: Any) -> None:
-        if event == "call" and (name := COUNTED.get(frame.f_code)):
-            calls[name] += 1
-
-    sys.setprofile(note)
-    try:
-        yield calls
-    finally:
-        sys.setprofile(None)
-
-
 async def counts(called: Any, way: str, *args: Any) -> Counter[str]:
-    with counting() as calls:
+    with counting(COUNTED) as calls:
         await called.ainvoke(*args) if way == "ainvoke" else called.invoke(*args)
     return calls
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from environment import forget_models
 from rich.console import Console
 
 from loopback import LoopbackServer
@@ -47,8 +48,7 @@ def length(tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TPO_MODEL", "TPO_API_BASE", "TPO_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
+    forget_models(monkeypatch)
 
 
 def ask(server: LoopbackServer, *args: str) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from environment import forget_models
 
 from loopback import LoopbackServer
 from tpo_core import Experience
@@ -23,8 +24,7 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in a folder of one's own, with a reward in it."""
-    for name in ("TPO_MODEL", "TPO_API_BASE", "TPO_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
+    forget_models(monkeypatch)
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text("def length(prompt, response):\n    return float(response.count('x'))\n")
 
