@@ -11,7 +11,7 @@ from tpo_core.drivers.driving import adrive, drive
 from tpo_core.drivers.scheduler import Run
 from tpo_core.drivers.serving import Observer
 from tpo_core.drivers.stream import Stream, models
-from tpo_core.errors import InvalidInputError, carry
+from tpo_core.errors import InvalidInputError
 from tpo_core.models.resolving import Answering
 from tpo_core.prompts.rendering import show_query
 from tpo_core.threads import AT_ONCE
@@ -167,7 +167,7 @@ def run_many(
     )
     with many, closing(drive(many.scheduler)) as ended:
         for run in ended:
-            many.enter(run, return_exceptions)
+            many.end(run, return_exceptions)
     return many.results
 
 
@@ -217,7 +217,7 @@ async def arun_many(
     with many:
         async with aclosing(adrive(many.scheduler)) as ended:
             async for run in ended:
-                many.enter(run, return_exceptions)
+                many.end(run, return_exceptions)
     return many.results
 
 
@@ -250,21 +250,14 @@ class _Many(Stream):
         self._queries = queries
         self._gained: dict[int, Trajectory] = {}
 
-    def enter(self, run: Run, return_exceptions: bool) -> None:
-        """Enter a run that has ended, and raise its error unless errors are results."""
-        self.end(run)
+    def end(self, run: Run, return_exceptions: bool) -> tuple[int, Any]:
+        """Enter a run that has ended; see ``Stream``."""
         self.results[run.place] = run.result
         self._gained[run.place] = run.gained
-        if isinstance(run.result, Exception) and not return_exceptions:
-            raise run.result
+        return super().end(run, return_exceptions)
 
-    def __enter__(self) -> _Many:
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if error is None:
-            self.warn_of_lost_updates()
-            return
+    def gained(self) -> tuple[Trajectory, ...]:
+        """Return what each query has, those that have ended or not begun included."""
         gained = self._gained | self.cut_off()
         cancelled = ((place, Trajectory(query, stop_reason="cancelled")) for place, query in enumerate(self._queries))
-        carry(error, tuple(gained.get(place, unstarted) for place, unstarted in cancelled))
+        return tuple(gained.get(place, unstarted) for place, unstarted in cancelled)

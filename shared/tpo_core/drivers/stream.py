@@ -192,11 +192,13 @@ class Stream:
         self._reward = answering.reward.origin
         self._diagnosed, self._ended, self._diagnosis = 0, 0, ""
 
-    def end(self, run: Run) -> tuple[int, Any]:
-        """Take a run that has ended."""
+    def end(self, run: Run, return_exceptions: bool) -> tuple[int, Any]:
+        """Take a run that has ended: return its place and result, or raise its error unless errors are results."""
         self._ended += 1
         if isinstance(run.result, Trajectory) and (diagnosis := run.result.diagnosis):
             self._diagnosed, self._diagnosis = self._diagnosed + 1, self._diagnosis or diagnosis
+        if isinstance(run.result, Exception) and not return_exceptions:
+            raise run.result
         return run.place, run.result
 
     def warn_of_lost_updates(self) -> None:
@@ -210,6 +212,21 @@ class Stream:
             again = "" if times == 1 else f" (said {times} times by now)"
             level = logging.WARNING if str(times).strip("0") == "1" else logging.DEBUG
             logger.log(level, "%s%s%s", which, self._diagnosis, again)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is None:
+            self.warn_of_lost_updates()
+        elif isinstance(error, GeneratorExit):
+            self.cut_off()
+        else:
+            carry(error, self.gained())
+
+    def gained(self) -> tuple[Trajectory, ...]:
+        """Stop what is on its way, and return what an error that ends the stream carries, by place."""
+        return tuple(self.cut_off().values())
 
     def cut_off(self) -> dict[int, Trajectory]:
         """Stop what is on its way, and return what each query has by its place."""
@@ -263,40 +280,19 @@ _MISSING: Any = object()
 
 
 def _driven(stream: Stream, return_exceptions: bool) -> Generator[tuple[int, Any], None, None]:
-    try:
-        with closing(drive(stream.scheduler)) as ended:
-            for run in ended:
-                yield _told(stream, run, return_exceptions)
-    except GeneratorExit:
-        stream.cut_off()
-        raise
-    except BaseException as error:
-        carry(error, tuple(stream.cut_off().values()))
-        raise
-    stream.warn_of_lost_updates()
+    with stream, closing(drive(stream.scheduler)) as ended:
+        for run in ended:
+            yield stream.end(run, return_exceptions)
 
 
 async def _adriven(
     stream: Stream, source: Awaited[Any] | None, return_exceptions: bool
 ) -> AsyncGenerator[tuple[int, Any], None]:
     try:
-        async with aclosing(adrive(stream.scheduler, source)) as ended:
-            async for run in ended:
-                yield _told(stream, run, return_exceptions)
-    except GeneratorExit:
-        stream.cut_off()
-        raise
-    except BaseException as error:
-        carry(error, tuple(stream.cut_off().values()))
-        raise
+        with stream:
+            async with aclosing(adrive(stream.scheduler, source)) as ended:
+                async for run in ended:
+                    yield stream.end(run, return_exceptions)
     finally:
         if source is not None:
             source.close()
-    stream.warn_of_lost_updates()
-
-
-def _told(stream: Stream, run: Run, return_exceptions: bool) -> tuple[int, Any]:
-    place, result = stream.end(run)
-    if isinstance(result, Exception) and not return_exceptions:
-        raise result
-    return place, result
