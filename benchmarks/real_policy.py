@@ -144,8 +144,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def row(arm: str, question: Question, seed: int, result: Trajectory | TPOError, seconds: float) -> dict[str, Any]:
     """Return what is kept of one answer: its text, all rewards and which checks it passes."""
     trajectory = result if isinstance(result, Trajectory) else result.trajectory
-    scored = trajectory is not None and any(c.reward is not None for c in trajectory.candidates)
-    best = trajectory.best if trajectory is not None and scored else None
+    best = trajectory.best_or_none if trajectory is not None else None
     text = best.response if best is not None else ""
     failed = [check.name for check in question.checks if not check(text)]
     kept: dict[str, Any] = {

@@ -15,13 +15,14 @@ from langchain_core.runnables.utils import AnyConfigurableField, ConfigurableFie
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, RootModel
 
 from tpo_core import InvalidInputError
+from tpo_core.errors import nearest
 from tpo_core.prompts.rendering import render
 from tpo_core.prompts.signatures import TextualGradient, TextualLoss, Update
 from tpo_core.rewards import as_reward
 from tpo_langchain.chain import parts_inside
 from tpo_langchain.reference import check_reference
 from tpo_langchain.roles import TunedPrompt
-from tpo_langchain.settings import RETURN_TRAJECTORY, nearest, setting_specs
+from tpo_langchain.settings import RETURN_TRAJECTORY, setting_specs
 
 __all__ = ["Composite", "checked_parts"]
 

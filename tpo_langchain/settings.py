@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from difflib import get_close_matches
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tpo_core import Experience, InvalidInputError, TPOConfig
 from tpo_core.config import Mode, PlanName
+from tpo_core.errors import nearest
 
 __all__ = [
     "PREFIX",
@@ -20,7 +21,6 @@ __all__ = [
     "LoopSettings",
     "loop_settings",
     "named",
-    "nearest",
     "refuse_settings",
     "setting_specs",
     "spread",
@@ -100,12 +100,6 @@ class LoopSettings(BaseModel):
         """Leave out an experience that nobody gave where no plan reads it."""
         unread = settings["plan"] == "paper" and "experience" not in self.model_fields_set
         return {**settings, "experience": None} if unread else settings
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a question for the known name that is meant, if one is like it; else nothing."""
-    meant = get_close_matches(name, list(known), 1)
-    return f"; did you mean {meant[0]}?" if meant else ""
 
 
 def refuse_settings(kwargs: Mapping[str, Any]) -> None:

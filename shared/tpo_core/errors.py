@@ -12,6 +12,7 @@ TPOError                     anything that went wrong here; carries what was gai
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "TPOError",
     "UnsupportedError",
     "carry",
+    "nearest",
 ]
 
 
@@ -86,6 +88,14 @@ class UnsupportedError(TPOError):
 
 class ModelError(TPOError):
     """A model cannot be found, loaded or reached."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return, for a message's end, the question whether a known name like this one is meant; nothing if none is."""
+    from difflib import get_close_matches  # only errors need it
+
+    meant = get_close_matches(name, list(known), 1)
+    return f"; did you mean {meant[0]}?" if meant else ""
 
 
 def carry(error: BaseException, trajectories: tuple[Trajectory, ...]) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
 from tpo_core.config.experience import Experience
-from tpo_core.errors import InvalidInputError
+from tpo_core.errors import InvalidInputError, nearest
 
 __all__ = ["Mode", "PlanName", "TPOConfig", "configured"]
 
@@ -167,9 +166,8 @@ def configured(config: TPOConfig | None, settings: Mapping[str, Any]) -> TPOConf
         if name in _REWARDS:
             raise InvalidInputError(f"{name} is called reward here: give reward=, or the reward in its place")
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(known)}"
-            raise InvalidInputError(f"unknown argument {name}; {hint}")
+            hint = nearest(name, known) or f"; the settings are {', '.join(known)}"
+            raise InvalidInputError(f"unknown argument {name}{hint}")
     return replace(config or TPOConfig(), **settings)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from tpo_core.rewards.hf.attention import attend, merged
 from tpo_core.rewards.hf.planning import Segment
 
-__all__ = ["Row"]
+__all__ = ["Row", "with_prefix"]
 
 
 class Row:
@@ -61,13 +61,13 @@ class Row:
         if self._joint and memory is not None and run[0].follows:
             return merged(q, memory.kept(layer), (k, v), [s.length for s in run], scale)
         (segment,) = run
-        return attend(q, *_with_prefix(segment, layer, k, v), scale)
+        return attend(q, *with_prefix(segment, layer, k, v), scale)
 
     def _chosen_alone(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
         output = torch.zeros_like(query)
         for (segment, start, end), own in zip(self._spans, self._own, strict=True):
             q, k, v, out = (t[:, :, start:end] for t in (query, key, value, output))
-            k, v = _with_prefix(segment, layer, k, v)
+            k, v = with_prefix(segment, layer, k, v)
             for p in own:
                 seen = segment.start + p + 1
                 out[:, :, p : p + 1] = attend(q[:, :, p : p + 1], k[:, :, :seen], v[:, :, :seen], scale)
@@ -85,7 +85,7 @@ def _runs(segments: Sequence[Segment]) -> list[list[Segment]]:
     return runs
 
 
-def _with_prefix(segment: Segment, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def with_prefix(segment: Segment, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Return a segment's keys and values behind those of its prefix."""
     if (memory := segment.memory) is None:
         return k, v

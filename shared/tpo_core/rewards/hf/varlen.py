@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tpo_core.rewards.hf.planning import Segment
-from tpo_core.rewards.hf.rows import Row
+from tpo_core.rewards.hf.rows import Row, with_prefix
 
 __all__ = ["Kernel", "Spans", "VarlenRow", "flash", "takes_varlen"]
 
@@ -86,10 +86,8 @@ class VarlenRow(Row):
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
         """Return the attention of each segment to its prefix and itself; see ``Row``."""
         for segment, start, end in self._spans:
-            if segment.memory is not None and segment.takes is not None:
-                segment.memory.take(layer, segment.takes, segment.start)
-            if segment.memory is not None and not segment.follows:  # who follows looks at its own keys here
-                segment.memory.write(layer, segment.start, key[:, :, start:end], value[:, :, start:end])
+            if not segment.follows:  # who follows looks at its own keys here, and leaves them to nobody
+                with_prefix(segment, layer, key[:, :, start:end], value[:, :, start:end])
         q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))
         if layer != self._last:
             return self._seen(self._whole, layer, q, k, v, scale)[None]
