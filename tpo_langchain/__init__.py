@@ -11,6 +11,7 @@ from tpo_langchain.node import tpo_node
 from tpo_langchain.prompts import load_prompts
 from tpo_langchain.roles import TunedPrompt
 from tpo_langchain.runnable import RunnableTPO
+from tpo_langchain.sending import wait_for_feedback
 
 if TYPE_CHECKING:
     from tpo_langchain.agents import TPOMiddleware
@@ -24,6 +25,7 @@ __all__ = [
     "load_prompts",
     "tpo_node",
     "trajectory_feedback",
+    "wait_for_feedback",
 ]
 
 

@@ -48,6 +48,10 @@ class Composite(RunnableSerializable[Any, Any]):
     prompts: dict[str, TunedPrompt] = Field(default_factory=dict)
     return_trajectory: bool = False
     """Return the Trajectory instead of the best candidate's value."""
+    langsmith_feedback: bool = False
+    """Send reward, initial reward and gain to LangSmith as feedback on this run."""
+    trace_trajectory: bool = False
+    """Put the whole trajectory, prompts and answers included, into the metadata of this run in every tracer."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 

@@ -48,6 +48,8 @@ class ChatTPO(LoopSettings, CachedWhole):
         critic: Writes the critiques instead.
         editor: Writes the updates instead.
         prompts: The loop's prompts in other words; see ``load_prompts``.
+        langsmith_feedback: Send the rewards to LangSmith as feedback; see ``RunnableTPO``, as for ``trace_trajectory``.
+        trace_trajectory: Put the whole trajectory into traces.
         config: A ``TPOConfig``: all settings at once; what is given beside it wins.
         **settings: The fields of ``LoopSettings``; ``max_tokens`` is the loop's budget. What a chat model usually
             takes (temperature, keys, timeouts, the length of an answer) is set on ``llm``.
@@ -69,6 +71,10 @@ class ChatTPO(LoopSettings, CachedWhole):
     critic: Runnable[Any, Any] | None = None
     editor: Runnable[Any, Any] | None = None
     prompts: dict[str, TunedPrompt] = Field(default_factory=dict)
+    langsmith_feedback: bool = False
+    """As in ``RunnableTPO``; the feedback is on the run inside this one's."""
+    trace_trajectory: bool = False
+    """As in ``RunnableTPO``."""
     stop: list[str] | None = None
     """Words at which answers end, where a call says nothing else."""
     streaming: bool = False
@@ -179,6 +185,8 @@ class ChatTPO(LoopSettings, CachedWhole):
             critic=self.critic,
             editor=self.editor,
             prompts=self.prompts,
+            langsmith_feedback=self.langsmith_feedback,
+            trace_trajectory=self.trace_trajectory,
             **loop_settings(self),
         )
         refiner.remember(self._memories, frozenset(bound))  # tools or a format change what n can do

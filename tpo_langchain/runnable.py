@@ -24,6 +24,7 @@ from tpo_langchain.policy import ChainPolicy
 from tpo_langchain.query import Asked, read_seen
 from tpo_langchain.reference import Reference
 from tpo_langchain.roles import Parts
+from tpo_langchain.sending import send_feedback
 from tpo_langchain.settings import RETURN_TRAJECTORY, LoopSettings, named, refuse_settings, spread
 from tpo_langchain.steps import Gates
 from tpo_langchain.streaming import chunks, joined
@@ -55,6 +56,8 @@ class RunnableTPO(LoopSettings, Composite):
         render: Makes text of the chain's output, where it is neither text nor data.
         prompts: The loop's prompts in other words; see ``load_prompts``.
         return_trajectory: Return the Trajectory; its ``.best.value`` is the chain's output.
+        langsmith_feedback: Send reward, initial reward and gain as feedback on this run, where LangSmith traces it.
+        trace_trajectory: Put the whole trajectory, texts included, into this run's metadata in every tracer.
         config: A ``TPOConfig``: all settings at once; what is given beside it wins.
         **settings: The fields of ``LoopSettings``: ``width=5``, ``depth=2``, ``mode="tpo"``, budgets. A single
             call sets them by ``config={"configurable": {"tpo_width": 3}}``.
@@ -189,7 +192,9 @@ class RunnableTPO(LoopSettings, Composite):
         }
 
     def _answer(self, trajectory: Trajectory, run_manager: Any) -> Any:
-        record(trajectory, run_manager)
+        record(trajectory, run_manager, whole=self.trace_trajectory)
+        if self.langsmith_feedback:
+            send_feedback(trajectory, run_manager, self.reward.name)
         if self.return_trajectory:
             return trajectory
         best = trajectory.best.value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from langchain_core.outputs import LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import patch_config
 from langchain_core.tracers.base import BaseTracer
+from langchain_core.tracers.schemas import Run
 
 from tpo_core import Progress, Trajectory, Usage
 from tpo_core.models.openai_format import read_finish_reason
@@ -32,7 +33,7 @@ from tpo_langchain.final_text import without_tokens
 
 __all__ = [
     "Meter", "TracedReward", "atell", "child", "cost_of", "finish_reason", "heard", "name_model", "record",
-    "summary", "tell", "told", "usage_of",
+    "summary", "tell", "told", "traced", "usage_of",
 ]  # fmt: skip
 
 
@@ -198,10 +199,22 @@ class _Scoring(Runnable[Any, "list[Reward]"]):
         self._reward, self._pairs = reward, pairs
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> list[Reward]:
-        return self._call_with_config(lambda shown: self._reward.score_pairs(self._pairs), input, config)
+        return self._call_with_config(self._score, input, config)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> list[Reward]:
-        return await self._acall_with_config(lambda shown: self._reward.ascore_pairs(self._pairs), input, config)
+        return await self._acall_with_config(self._ascore, input, config)
+
+    def _score(self, shown: Any, run_manager: Any) -> list[Reward]:
+        return self._noted(self._reward.score_pairs(self._pairs), run_manager)
+
+    async def _ascore(self, shown: Any, run_manager: Any) -> list[Reward]:
+        return self._noted(await self._reward.ascore_pairs(self._pairs), run_manager)
+
+    def _noted(self, rewards: list[Reward], run_manager: Any) -> list[Reward]:
+        told = {"reward_model": self._reward.name, "rewards": [float(r) if r == r else None for r in rewards]}
+        for _, run in traced(run_manager):
+            run.add_metadata({"tpo": told})
+        return rewards
 
 
 def _shown(pairs: Sequence[Pair]) -> dict[str, Any]:
@@ -249,12 +262,27 @@ def summary(trajectory: Trajectory) -> dict[str, Any]:
     }
 
 
-def record(trajectory: Trajectory, run_manager: Any) -> None:
-    """Put the summary and the whole trajectory into the run's metadata, in every tracer that listens."""
+def traced(run_manager: Any) -> Iterator[tuple[BaseTracer, Run]]:
+    """Yield the tracers that listen, each with the run as it keeps it."""
     for handler in run_manager.handlers:
         run = handler.run_map.get(str(run_manager.run_id)) if isinstance(handler, BaseTracer) else None
         if run is not None:
-            run.add_metadata({"tpo": summary(trajectory), "tpo_trajectory": trajectory.to_dict()})
+            yield handler, run
+
+
+def record(trajectory: Trajectory, run_manager: Any, *, whole: bool = False) -> None:
+    """Put the summary into the run's metadata, in every tracer that listens.
+
+    Args:
+        trajectory: What came of the run.
+        run_manager: The run's callbacks.
+        whole: Put all of the trajectory there, too: prompts, answers and critiques. A tracer that is told to hide
+            inputs and outputs does not hide metadata.
+    """
+    for _, run in traced(run_manager):
+        run.add_metadata({"tpo": summary(trajectory)})
+        if whole:
+            run.add_metadata({"tpo_trajectory": trajectory.to_dict()})
 
 
 def told(message: AIMessage, trajectory: Trajectory) -> AIMessage:

@@ -189,6 +189,7 @@ SHAPE = ["tpo:sample"] * 2 + ["tpo:score", "tpo:loss", "tpo:gradient"] + ["tpo:u
 async def test_every_call_is_a_child_of_the_run(refined: RunnableTPO, tree: Any, way: str) -> None:
     given = {"question": "how?"}
     run_id = uuid4()
+    refined = refined.model_copy(update={"trace_trajectory": True})
     config: Any = {"callbacks": [tree], "tags": ["mine"], "metadata": {"user": 7}, "run_name": "root", "run_id": run_id}
     await {
         "invoke": lambda: asyncio.to_thread(refined.invoke, given, config),

@@ -22,6 +22,7 @@ def test_the_public_names_are_these() -> None:
         "load_prompts",
         "tpo_node",
         "trajectory_feedback",
+        "wait_for_feedback",
     ]
     assert all(getattr(tpo_langchain, name).__doc__ for name in tpo_langchain.__all__)
 
