@@ -1,10 +1,15 @@
 """Sync functions that are too quick for a thread: found out by measuring, and called where their caller is.
 
 A hand-over to a thread costs some 100 microseconds of processor time, and a reward or a parser may take two. An event
-loop, though, must not be held for long. So a function is called in threads until it was quick five times in a row: less
-than ``EACH`` of processor time, and no wait for a lock, a socket or another thread. From then on it is called in place,
-for at most ``LIMIT`` at a time, and still measured. After a slow call, which holds its caller that once, more and more
-quick ones are asked for, so that a function with two faces is seldom trusted.
+loop, though, must not be held for long. So a function is called in threads until it was quick five times with no slow
+call between, and from then on in place, for at most ``LIMIT`` at a time, still measured.
+
+A call is quick that took less than ``EACH`` of processor time and waited for no lock, socket or other thread. It is
+slow if it took ``FAR`` times that, or waited though nobody took the processor from it. Any other is in doubt: a busy
+machine or the garbage collector makes one of a quick one now and then. The next call is then made in a thread, and is
+slow if it is in doubt, too. After a slow one, more and more quick ones are asked for, so that a function with two faces
+is seldom trusted. The clock is asked only to see that a call waited: on a busy machine, most of what it shows is the
+time of others. So an event loop is held for ``LIMIT`` and what one call takes; if that was not quick, it was the last.
 
 That it waits shows in the processor that it gave away, and in time that passed without it. Both are looked at: of 3,000
 calls that waited for another thread for some 30 microseconds, 150 to 2,900 gave nothing away, and at most 15 seemed to
@@ -23,13 +28,16 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-__all__ = ["EACH", "LIMIT", "Pace"]
+__all__ = ["EACH", "FAR", "LIMIT", "Pace"]
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 EACH = 0.000_2
 """Most seconds of processor time of a quick call."""
+
+FAR = 5
+"""How many times that makes a single call slow, whatever the machine did beside it."""
 
 LIMIT = 0.001
 """Most seconds that calls are made in place, one after the other; what is left then goes to a thread."""
@@ -58,16 +66,16 @@ class Pace:
     def __init__(self, each: float = EACH) -> None:
         """Know nothing: a thread is the safe place."""
         self._each, self._row, self._needed = each, 0, _AT_FIRST
-        self._took, self._doubted = LIMIT, False
+        self._took, self._doubted = 0.0, False
 
     @property
     def quick(self) -> bool:
         """Return whether the function may be called in place."""
-        return self._row >= self._needed
+        return self._row >= self._needed and not self._doubted
 
     @property
     def short(self) -> bool:
-        """Return whether the last call that was measured was short, so that the next is worth measuring undisturbed.
+        """Return whether no call or a short one was the last to be measured: the next is worth measuring undisturbed.
 
         Threads that run at once take the interpreter from each other, which looks as if each of them waited.
         """
@@ -82,10 +90,7 @@ class Pace:
             ran, took = time.thread_time() - ran, time.perf_counter() - began
             waited, lost = _switches()
             self._took = took
-            if ran >= self._each or waited > waits:
-                self._learn(False)
-            elif lost == losses:  # else the processor was taken from it, and how long it took tells nothing
-                self._weigh(took <= 1.5 * ran + _TOLD)
+            self._judge(ran, waited > waits, lost > losses, idle=took > 1.5 * ran + _TOLD)
 
     def here(self, call: Callable[[S], T], items: Sequence[S], limit: float = LIMIT) -> list[T | Exception]:
         """Call with items in place, each in a copy of the context, until ``limit`` is used up or a call was slow.
@@ -95,7 +100,7 @@ class Pace:
         """
         found: list[T | Exception] = []
         began = now = time.perf_counter()
-        (waits, _), ran, since = _switches(), time.thread_time(), 0
+        (waits, losses), ran, since = _switches(), time.thread_time(), 0
         for item in items:
             if not self.quick or (found and now - began > limit):
                 break
@@ -110,22 +115,29 @@ class Pace:
             before, now = now, time.perf_counter()
             if now - before <= self._each:
                 self._row += 1
-            else:  # slow, unless the processor was merely taken from it
-                (waited, _), spent = _switches(), time.thread_time()
-                self._learn(spent - ran < since * self._each and waited == waits)
-                waits, ran, since = waited, spent, 0
+            else:  # not quick, unless the processor was merely taken from it
+                (waited, lost), spent = _switches(), time.thread_time()
+                self._judge(spent - ran - (since - 1) * self._each, waited > waits, lost > losses)
+                waits, losses, ran, since = waited, lost, spent, 0
         return found
 
-    def _weigh(self, prompt: bool) -> None:
-        """Learn from how long a call took beside its processor time; a single one that took longer tells nothing."""
-        if prompt or self._doubted:
-            self._learn(prompt)
-        self._doubted = not prompt
+    def _judge(self, ran: float, waited: bool, lost: bool, idle: bool = False) -> None:
+        """Learn of a call.
 
-    def _learn(self, quick: bool) -> None:
-        if not quick and self.quick:  # after very many quick ones, it is the garbage collector's fault, say
-            self._needed = _AT_FIRST if self._row > _MANY else min(4 * self._needed, _AT_MOST)
-        self._row = self._row + 1 if quick else 0
+        Args:
+            ran: Seconds of processor time.
+            waited: Whether it gave the processor away.
+            lost: Whether the processor was taken from it.
+            idle: Whether more time passed than it ran; where the processor was taken from it, this tells nothing.
+        """
+        if ran < self._each and not waited and not idle:
+            self._row, self._doubted = self._row + 1, False
+        elif ran >= self._each or waited or not lost:
+            if self._doubted or ran >= FAR * self._each or (waited and not lost):
+                if self._row >= self._needed:  # after very many quick ones, it is the garbage collector's fault, say
+                    self._needed = _AT_FIRST if self._row > _MANY else min(4 * self._needed, _AT_MOST)
+                self._row = 0
+            self._doubted = True
 
 
 def _switches() -> tuple[int, int]:

@@ -9,8 +9,10 @@ import threading
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tpo_core.pace import LIMIT, Pace
+from tpo_core.pace import EACH, FAR, LIMIT, Pace
 from tpo_core.rewards import FunctionReward
 from tpo_core.rewards.concurrency import aeach_sync, each
 
@@ -69,7 +71,7 @@ def test_a_quick_function_that_turns_slow_holds_its_caller_once_and_is_trusted_l
 
     def moody(item):
         if slow:
-            spin(0.002)
+            spin(FAR * 0.001)
         return item
 
     assert until_quick(pace, moody, 1)
@@ -79,6 +81,60 @@ def test_a_quick_function_that_turns_slow_holds_its_caller_once_and_is_trusted_l
     for _ in range(5):
         pace.timed(moody, 1)
     assert not pace.quick and until_quick(pace, moody, 1)
+
+
+def test_a_single_call_that_was_not_quick_tells_nothing_but_the_next_is_made_in_a_thread():
+    pace, slow = Pace(each=0.001), []
+
+    def moody(item):
+        if slow:
+            spin(0.002)
+        return item
+
+    assert until_quick(pace, moody, 1)
+    slow.append(True)
+    assert pace.here(moody, [1, 2, 3]) == [1] and not pace.quick
+    slow.clear()
+    assert until_quick(pace, moody, 1, tries=4)
+    slow.append(True)
+    assert pace.here(moody, [1, 2, 3]) == [1]
+    pace.timed(moody, 1)
+    slow.clear()
+    for _ in range(5):
+        pace.timed(moody, 1)
+    assert not pace.quick
+
+
+DISTURBED = st.fixed_dictionaries(
+    {
+        "ran": st.floats(0, FAR * EACH, exclude_max=True),
+        "waited": st.booleans(),
+        "lost": st.just(True),
+        "idle": st.just(True),
+    }
+)
+
+
+@given(disturbed=st.lists(st.lists(DISTURBED, max_size=1), min_size=6, max_size=6))
+def test_a_busy_machine_does_not_keep_a_function_from_being_found_quick(disturbed):
+    pace = Pace()
+    for calls in disturbed[:5]:
+        for call in calls:
+            pace._judge(**call)
+        pace._judge(0.00001, waited=False, lost=False)
+    assert pace.quick
+    for call in disturbed[5]:
+        pace._judge(**call)
+    pace._judge(0.00001, waited=False, lost=False)
+    assert pace.quick
+
+
+@given(losses=st.lists(st.booleans(), max_size=30))
+def test_a_function_that_always_waits_is_never_quick_whatever_the_machine_does(losses):
+    pace = Pace()
+    for lost in losses:
+        pace._judge(0.00001, waited=True, lost=lost, idle=True)
+        assert not pace.quick
 
 
 def test_calls_in_place_end_at_the_limit():

@@ -20,13 +20,16 @@ from typing import Any, TypeVar
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 from tpo_core.masking import masked
 from tpo_core.models.refusals import one_line
-from tpo_core.pace import LIMIT, Pace
+from tpo_core.pace import Pace
 from tpo_core.threads import Threads, in_thread
 from tpo_core.values import Reward
 
 __all__ = ["Mutex", "Portal", "aeach", "aeach_sync", "each", "is_control_flow", "portal", "raise_if_broken", "settle"]
 
 logger = logging.getLogger(__name__)
+
+_ALONE = 0.02
+"""Most seconds that calls are made one at a time, to be measured, of a function not known to take longer."""
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -61,11 +64,11 @@ def each(call: Callable[[S], T], items: Sequence[S], workers: int, pace: Pace | 
     threads = Threads("tpo-reward", min(workers, len(items)))
     try:
         with _unstreamed():
-            futures = []
+            futures, alone = [], pace is not None and pace.short
             for item in items:
                 futures.append(threads.submit(one, item))
-                if pace is not None and pace.short:
-                    wait(futures[-1:], LIMIT)
+                if alone and wait(futures[-1:], _ALONE).not_done:
+                    alone = False
         return [f.result() for f in futures]
     finally:
         threads.close()  # nothing waits here unless the caller was interrupted
