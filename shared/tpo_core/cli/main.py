@@ -18,7 +18,9 @@ from tpo_core.masking import hidden_errors, hide
 
 __all__ = ["main"]
 
-SUBCOMMANDS = tuple(f"tpo_core.cli.{name}" for name in ("ask", "check", "run", "show", "export", "score", "study"))
+SUBCOMMANDS = tuple(
+    f"tpo_core.cli.{name}" for name in ("ask", "bench", "check", "run", "show", "export", "score", "study")
+)
 """Modules with ``add_parser(subparsers)``, which sets ``run(args) -> int``."""
 
 

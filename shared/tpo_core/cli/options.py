@@ -47,10 +47,17 @@ def add_models(parser: argparse.ArgumentParser) -> None:
     models.add_argument("--system", metavar="TEXT", help="system prompt")
 
 
-def add_search(parser: argparse.ArgumentParser) -> None:
-    """Add how far and how wide, and the limits of a query."""
+def add_search(parser: argparse.ArgumentParser, *, plan: bool = True) -> None:
+    """Add how far and how wide, and the limits of a query.
+
+    Args:
+        parser: The subcommand's.
+        plan: Whether mode and plan are options, too.
+    """
     search = parser.add_argument_group("search")
-    search.add_argument("--mode", help="tpo (default), revision or bon")
+    if plan:
+        search.add_argument("--mode", help="tpo (default), revision or bon")
+        search.add_argument("--plan", help="paper (default), or adaptive: what is worth most for the budget left")
     search.add_argument("--width", type=int, help="answers a round (default 5)")
     search.add_argument("--depth", type=int, help="rounds (default 2)")
     search.add_argument("--fresh", type=int, help="how many of a round's answers are new instead of rewritten")
@@ -73,6 +80,9 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--max-total-tokens", type=int, metavar="N", help="start nothing new after so many tokens in all"
     )
+    limits.add_argument(
+        "--prompt-price", type=float, metavar="P", help="what a prompt token counts against these (1; an answer's is 1)"
+    )
     limits.add_argument("--stop-at", type=float, metavar="REWARD", help="stop as soon as a reward reaches this")
     limits.add_argument("--patience", type=int, metavar="N", help="stop after so many rounds without a gain")
     limits.add_argument("--max-calls", type=int, metavar="N", help="most samples in all")
@@ -87,6 +97,7 @@ def config_of(args: argparse.Namespace, embedded: bool) -> TPOConfig:
     """
     given = {
         "mode": args.mode,
+        "plan": args.plan,
         "width": args.width,
         "depth": args.depth,
         "fresh": args.fresh,
@@ -94,6 +105,7 @@ def config_of(args: argparse.Namespace, embedded: bool) -> TPOConfig:
         "seed": args.seed,
         "max_response_tokens": args.max_response_tokens,
         "max_tokens": args.max_total_tokens,
+        "prompt_price": args.prompt_price,
         "top_p": args.top_p,
         "min_spread": args.min_spread,
         "samples_at_once": args.samples_at_once,

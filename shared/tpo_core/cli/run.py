@@ -25,7 +25,7 @@ from tpo_core.threads import AT_ONCE
 if TYPE_CHECKING:
     from tpo_core.runs import Budget, Item, Price, Source, Tally
 
-__all__ = ["add_parser", "run"]
+__all__ = ["Models", "add_parser", "add_whole", "answer", "check_numbers", "count_prompts", "run", "stop_on_sigterm"]
 
 RETRIES = 6
 """How often a client asks a judge again that has too much to do: half a minute."""
@@ -61,8 +61,12 @@ def add_parser(subparsers: Any) -> None:
     source.add_argument("--skip-bad-lines", action="store_true", help="count lines that cannot be used, and go on")
     add_models(parser)
     add_search(parser)
+    add_whole(parser).add_argument("-o", "--output", required=True, metavar="FOLDER", help="where it is kept")
+
+
+def add_whole(parser: argparse.ArgumentParser) -> Any:
+    """Add what holds for a run as a whole; returns the group."""
     whole = parser.add_argument_group("the run")
-    whole.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where it is kept")
     whole.add_argument(
         "--max-concurrency", type=int, default=AT_ONCE, metavar="N", help=f"most requests at once ({AT_ONCE})"
     )
@@ -77,6 +81,7 @@ def add_parser(subparsers: Any) -> None:
     whole.add_argument("--retry-failed", action="store_true", help="try the queries that failed once more")
     whole.add_argument("--quiet", action="store_true", help="show nothing but errors")
     whole.add_argument("--verbose", action="store_true", help="log to standard error")
+    return whole
 
 
 def run(args: argparse.Namespace) -> int:
@@ -89,20 +94,29 @@ def run(args: argparse.Namespace) -> int:
         KeyboardInterrupt: After Ctrl-C or a SIGTERM; the same command then goes on.
     """
     log(args.verbose)
+    check_numbers(args)
+    total = count_prompts(args)
+    with ExitStack() as opened:
+        stop_on_sigterm(opened)
+        models = Models(args, opened)
+        return asyncio.run(answer(args, models, total))
+
+
+def check_numbers(args: argparse.Namespace) -> None:
+    """Refuse numbers out of their range before anything is read or asked.
+
+    Raises:
+        InvalidInputError: One is.
+    """
     if args.max_concurrency < 1:
         raise InvalidInputError(f"--max-concurrency must be at least 1, not {args.max_concurrency}")
     for name in ("total_calls", "total_tokens", "total_dollars", "total_seconds", "timeout"):
         if (value := getattr(args, name)) is not None and not value > 0:
             raise InvalidInputError(f"--{name.replace('_', '-')} must be above 0, not {value}")
-    config_of(args, embedded=False)  # complains before anything is read or asked
-    total = _check(args)
-    with ExitStack() as opened:
-        _stop_on_sigterm(opened)
-        models = _Models(args, opened)
-        return asyncio.run(_run(args, models, total))
+    config_of(args, embedded=False)
 
 
-def _stop_on_sigterm(opened: ExitStack) -> None:
+def stop_on_sigterm(opened: ExitStack) -> None:
     """Let a SIGTERM, by which a cluster stops its jobs, do what Ctrl-C does."""
     if threading.current_thread() is threading.main_thread():
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -123,7 +137,7 @@ def _source(args: argparse.Namespace) -> Source:
     )
 
 
-def _check(args: argparse.Namespace) -> int | None:
+def count_prompts(args: argparse.Namespace) -> int | None:
     """Read a file through once, so that a bad line is known before anything is paid for; returns how many it holds."""
     if not Path(args.prompts).is_file():
         source = _source(args)  # a stream can be read once only
@@ -143,7 +157,7 @@ def _check(args: argparse.Namespace) -> int | None:
     return len(lines)
 
 
-class _Models:
+class Models:
     """Who answers and who scores; all of them found, and reached where that can be told, before anything is written."""
 
     def __init__(self, args: argparse.Namespace, opened: ExitStack) -> None:
@@ -210,7 +224,8 @@ class _closing:
             self._thing.close()
 
 
-async def _run(args: argparse.Namespace, models: _Models, total: int | None) -> int:
+async def answer(args: argparse.Namespace, models: Models, total: int | None) -> int:
+    """Answer what is open of a run whose prompts were counted; returns the exit code."""
     from tpo_core.runs import RunStore, Tally
     from tpo_core.runs.engine import Engine
 
@@ -263,14 +278,18 @@ def _price(args: argparse.Namespace, model: ChatModel) -> Price | None:
     return None
 
 
-def _settings(args: argparse.Namespace, models: _Models, config: TPOConfig) -> Mapping[str, Any]:
+def _settings(args: argparse.Namespace, models: Models, config: TPOConfig) -> Mapping[str, Any]:
     """Return what decides the answers, and no address: a server may come back at another one."""
     named = {"critic": args.critic, "editor": args.editor, "system": args.system}
     return {
         "model": models.model.name,
         **{name: value for name, value in named.items() if value is not None},
         "reward": public(args.reward) if "://" in args.reward else args.reward,
-        **{name: value for name, value in dataclasses.asdict(config).items() if value is not None},
+        **{
+            f.name: value
+            for f in dataclasses.fields(config)
+            if (value := getattr(config, f.name)) is not None and f.compare
+        },
     }
 
 
