@@ -14,6 +14,7 @@ from typing import Any
 from tpo_core.config import TPOConfig
 from tpo_core.config.experience import Evidence
 from tpo_core.errors import InvalidInputError
+from tpo_core.loop.effects import Task
 from tpo_core.prompts.rendering import show_query
 from tpo_core.trajectory import StopReason, Trajectory
 from tpo_core.values import Candidate, Completion, Failure, Pair, Prompt, Reward, Step, Usage
@@ -44,7 +45,8 @@ class Ledger:
         self._clock = clock
         self._started = clock()
         self._seconds: dict[str, float] = {}
-        self._seeds = (config.seed or 0) * 1_000_003  # far apart, so that two seeds' samples never share a number
+        first = (config.seed or 0) * 1_000_003  # far apart, so that two seeds' samples never share a number
+        self._next_seed = {"sample": first, "other": first + 500_000}
         self._rewards: dict[Any, Reward] = {}  # finite ones only: what failed is asked again when its text comes back
         self._gained = 0  # the round in which the best last became better
         self.spent: dict[str, Usage] = {}
@@ -112,10 +114,14 @@ class Ledger:
         """Return when the deadline is, on the clock, or None without one."""
         return None if self.config.deadline is None else self._started + self.config.deadline
 
-    def next_seeds(self, n: int) -> tuple[int, ...]:
-        """Return ``n`` numbers that no other sample of this loop has."""
-        start = self._seeds
-        self._seeds += n
+    def next_seeds(self, n: int, task: Task) -> tuple[int, ...]:
+        """Return ``n`` numbers that no other sample of this loop has.
+
+        The program's own samples are numbered apart: two plans with one seed share them, whatever else they ask for.
+        """
+        kind = "sample" if task == "sample" else "other"
+        start = self._next_seed[kind]
+        self._next_seed[kind] += n
         return tuple(range(start, start + n))
 
     def spare(self, calls: int) -> int | None:

@@ -177,11 +177,12 @@ def best_split(outlook: Outlook, value: Value, costs: Costs, budget: float, *, c
         arms, left, reached = [arms[i] for i in keep], [left[i] for i in keep], reached[keep]
         c, k = np.array([arm.critiques for arm in arms]), np.array([arm.updates for arm in arms])
         n = np.array([int(rest / costs.sample) for rest in left])
-        gains = reached - outlook.best + law.gains(reached, c, k, n)
+        updated, with_fresh = law.gains(reached, c, k, n)
+        gains = reached - outlook.best + with_fresh
         top = int(gains.argmax())
         if gains[top] > best.gain:
             best = Split(arms[top].critiques, arms[top].updates, int(n[top]), float(gains[top]))
-        reached = reached + law.gains(reached, c, k, 0 * n)
+        reached = reached + updated
     return best
 
 
@@ -193,7 +194,7 @@ def gain(outlook: Outlook, value: Value, critiques: int, updates: int, fresh: in
     import numpy as np
 
     one = (np.array([number]) for number in (critiques, updates, fresh))
-    return float(_Law(outlook, value, optimism).gains(np.array([outlook.best]), *one)[0])
+    return float(_Law(outlook, value, optimism).gains(np.array([outlook.best]), *one)[1][0])
 
 
 class _Law:
@@ -204,25 +205,40 @@ class _Law:
         import numpy as np
 
         self._np, self._outlook, self._value, self._optimism = np, outlook, value, optimism
-        self._steps = np.linspace(0.0, 1.0, 33) ** 2  # denser near the best
+        self._steps = (np.arange(33) / 32) ** 2  # denser near the best
         self._scale = outlook.fresh_sd * math.sqrt((TAILS - 2) / TAILS)
         self._nodes, self._weights = np.array(NODES), np.array(WEIGHTS)
 
-    def gains(self, best: Any, critiques: Any, updates: Any, fresh: Any) -> Any:
-        """Return V for each plan; all arguments are arrays with one number per plan."""
+    def gains(self, best: Any, critiques: Any, updates: Any, fresh: Any) -> tuple[Any, Any]:
+        """Return what each plan's updates gain, and V: the gain with its fresh samples.
+
+        All arguments and results are arrays with one number per plan.
+        """
+        np = self._np
+        steps = self._steps * np.clip(self._outlook.ceiling - best, 0.0, SPAN)[:, None]
+        x, widths = best[:, None] + (steps[:, 1:] + steps[:, :-1]) / 2, np.diff(steps)
+        no_update = self._no_update(x, best, critiques, updates) if critiques.any() else np.ones_like(x)
+        below = no_update * _power(_student(x / self._scale, np), fresh[:, None], np)
+        return ((1 - no_update) * widths).sum(axis=1), ((1 - below) * widths).sum(axis=1)
+
+    def _no_update(self, x: Any, best: Any, critiques: Any, updates: Any) -> Any:
+        """Return the probability that no update of a plan exceeds x: by plan and x."""
         np, value = self._np, self._value
-        span = np.clip(self._outlook.ceiling - best, 0.0, SPAN)
-        steps = self._steps * span[:, None]
-        x = best[:, None] + (steps[:, 1:] + steps[:, :-1]) / 2
-        below = _student(x / self._scale, np) ** fresh[:, None]
-        if critiques.any():
-            known = np.array([value.sd(b) for b in best])[:, None] * (self._nodes + self._optimism)
-            shifts = (value.beta * best + value.delta)[:, None] + known  # (plan, theta)
-            means = shifts[:, :, None] + value.critique_sd * self._nodes  # (plan, theta, critique)
-            no_update = _normal((x[:, None, None, :] - means[..., None]) / value.child_sd, np)
-            one = self._weights @ no_update ** updates[:, None, None, None]  # (plan, theta, x)
-            below = below * (self._weights @ one ** critiques[:, None, None])
-        return ((1 - below) * np.diff(steps)).sum(axis=1)
+        known = np.array([value.sd(b) for b in best])[:, None] * (self._nodes + self._optimism)
+        shifts = (value.beta * best + value.delta)[:, None] + known  # (plan, theta)
+        means = shifts[:, :, None] + value.critique_sd * self._nodes  # (plan, theta, critique)
+        child = _normal((x[:, None, None, :] - means[..., None]) / value.child_sd, np)
+        one = self._weights @ _power(child, updates[:, None, None, None], np)  # (plan, theta, x)
+        return self._weights @ _power(one, critiques[:, None, None], np)
+
+
+def _power(base: Any, exponent: Any, np: Any) -> Any:
+    """Return base ** exponent by squaring: for small whole exponents many times as fast."""
+    power = np.ones_like(base)
+    while exponent.any():
+        power = np.where(exponent & 1, power * base, power)
+        base, exponent = base * base, exponent >> 1
+    return power
 
 
 def _student(t: Any, np: Any) -> Any:
@@ -234,4 +250,4 @@ def _student(t: Any, np: Any) -> Any:
 def _normal(z: Any, np: Any) -> Any:
     """Return the normal distribution function, within 2e-4."""
     z = np.clip(z, -8.0, 8.0)
-    return 1 / (1 + np.exp(-(1.5976 * z + 0.07056 * z**3)))
+    return 1 / (1 + np.exp(-z * (1.5976 + 0.07056 * z * z)))

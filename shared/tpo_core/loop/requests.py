@@ -47,7 +47,7 @@ def request(
         inputs,
         n,
         step,
-        ledger.next_seeds(n),
+        ledger.next_seeds(n, task),
         config.temperature,
         config.top_p,
         config.max_response_tokens,

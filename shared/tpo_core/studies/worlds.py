@@ -18,6 +18,7 @@ import random
 import re
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from tpo_core.loop.effects import Generate, Task
@@ -74,7 +75,12 @@ WORLDS = (
 
 def world_mean(query: Prompt) -> float:
     """Return m: what a query's fresh samples are worth on average."""
-    return _draw("mean", show_query(query)).gauss(0.0, 1.0)
+    return _mean_of(show_query(query))
+
+
+@lru_cache(maxsize=1024)
+def _mean_of(query: str) -> float:
+    return _draw("mean", query).gauss(0.0, 1.0)
 
 
 class WorldPolicy:
