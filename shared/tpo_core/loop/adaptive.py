@@ -9,19 +9,10 @@ from __future__ import annotations
 import math
 
 from tpo_core.config.experience import Cost, Evidence, Experience
+from tpo_core.loop.estimates import Value, log_spread_error, query_spread, spread_of, value_of_updates
 from tpo_core.loop.learning import fresh_mean
 from tpo_core.loop.ledger import Ledger
-from tpo_core.loop.planner import (
-    Costs,
-    Outlook,
-    Split,
-    Value,
-    best_split,
-    gain,
-    query_spread,
-    spread_of,
-    value_of_updates,
-)
+from tpo_core.loop.planner import Costs, Outlook, Split, best_split, gain
 from tpo_core.loop.plans import Plan, contrasts
 from tpo_core.trajectory import StopReason
 from tpo_core.values import Usage
@@ -120,7 +111,7 @@ def _outlook(ledger: Ledger, best: float, evidence: Evidence) -> tuple[Outlook, 
     own = ledger.told
     spread = query_spread(own.fresh_squares, own.fresh_degrees)
     place = max(-FAR, min(FAR, (best - mean) / s))
-    return Outlook(place, place + far / s, spread), s
+    return Outlook(place, place + far / s, spread, log_spread_error(evidence)), s
 
 
 def _costs(ledger: Ledger, evidence: Evidence, *, tokens: bool) -> Costs:

@@ -20,9 +20,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from tpo_core.config.experience import Evidence
+from tpo_core.loop.estimates import TAILS, Value
 
-__all__ = ["Costs", "Outlook", "Split", "Value", "best_split", "gain", "query_spread", "spread_of", "value_of_updates"]
+__all__ = ["Costs", "Outlook", "Split", "best_split", "gain"]
 
 CRITIQUES = (1, 2, 4)
 """How many critiques one round may have."""
@@ -32,41 +32,9 @@ SPAN = 8.0
 """How far above the best a reward is reckoned with."""
 UPDATES = (1, 2, 3, 5)
 """How many updates of one critique one round may have."""
-TAILS = 5
-"""Degrees of freedom of fresh samples: heavier than a normal's, so that a lucky sample is not ruled out."""
-PRIOR_WEIGHT = 4.0
-"""How many observations the priors of the two spreads below count."""
 NODES = (-2.856970013872806, -1.3556261799742659, 0.0, 1.3556261799742659, 2.856970013872806)
 WEIGHTS = (0.01125741132772067, 0.2220759220056126, 0.5333333333333333, 0.2220759220056126, 0.01125741132772067)
 """Gauss's quadrature for a standard normal variable."""
-TIE_WEIGHT = 6.0
-"""How many samples all other queries count in the spread of one whose samples were all equal."""
-CRITIQUE_SPREAD, CHILD_SPREAD = 0.4, 0.6
-BETA, BETA_SD = 0.5, 0.25
-"""A parent's advantage is halved, unless seen otherwise: half of it was luck."""
-DELTA, DELTA_SD = 0.0, 0.35
-"""An instruction is worth nothing, unless seen otherwise."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """What an update is worth, in units of s, as far as it is known."""
-
-    beta: float = BETA
-    delta: float = DELTA
-    beta_var: float = BETA_SD**2
-    delta_var: float = DELTA_SD**2
-    covariance: float = 0.0
-    critique_sd: float = CRITIQUE_SPREAD
-    child_sd: float = CHILD_SPREAD
-
-    def mean(self, x: float) -> float:
-        """Return the expected reward of an update whose parent is ``x`` above the mean of fresh samples."""
-        return self.beta * x + self.delta
-
-    def sd(self, x: float) -> float:
-        """Return how uncertain that expectation is."""
-        return math.sqrt(max(0.0, self.beta_var * x * x + 2 * x * self.covariance + self.delta_var))
 
 
 @dataclass(frozen=True)
@@ -88,6 +56,8 @@ class Outlook:
     """A reward that need not be exceeded; infinite where none is known."""
     fresh_sd: float = 1.0
     """The spread of this query's own fresh samples."""
+    log_sd: float = 0.0
+    """The standard error of log s; an error in s is common to all fresh samples, so it is averaged over last."""
 
 
 @dataclass(frozen=True)
@@ -102,54 +72,6 @@ class Split:
     def price(self, costs: Costs) -> float:
         """Return what the critiques and updates take of the budget."""
         return self.critiques * (costs.critique + self.updates * costs.update)
-
-
-def spread_of(evidence: Evidence) -> float | None:
-    """Return s, the spread of fresh samples within a query; None where all of them were equal."""
-    if evidence.fresh_degrees <= 0 or evidence.fresh_squares <= 0:
-        return None
-    return math.sqrt(evidence.fresh_squares / evidence.fresh_degrees)
-
-
-def query_spread(squares: float, degrees: int) -> float:
-    """Return the spread of one query's fresh samples, in units of s: 1, and less the more of them were all equal.
-
-    A small spread that is not zero says little: where tails are heavy most queries look narrow, until a lucky sample.
-
-    Args:
-        squares: Squared deviations of the query's fresh rewards from their mean.
-        degrees: Their degrees of freedom.
-    """
-    return 1.0 if squares > 0 else math.sqrt(TIE_WEIGHT / (TIE_WEIGHT + degrees))
-
-
-def value_of_updates(evidence: Evidence, s: float) -> Value:
-    """Return what an update is worth by Bayesian linear regression of critiques' means on their parents.
-
-    Args:
-        evidence: Sums in the reward's units.
-        s: The spread of fresh samples, in the same units.
-    """
-    count, weight = evidence.critiques, PRIOR_WEIGHT
-    if count == 0:
-        return Value()
-    x, y = evidence.x / s, evidence.y / s
-    xx, xy, yy = (v / s**2 for v in (evidence.xx, evidence.xy, evidence.yy))
-    degrees, squares = evidence.child_degrees, evidence.child_squares / s**2
-    child = (weight * CHILD_SPREAD**2 + squares) / (weight + degrees)
-    share = evidence.child_shares / count  # of a child's variance in the mean of its critique's
-    prior = noise = CRITIQUE_SPREAD**2 + child * share
-    beta, delta, b, d, c = BETA, DELTA, BETA_SD**2, DELTA_SD**2, 0.0
-    for _ in range(3):  # the noise and the line depend on each other
-        p, q, r = 1 / BETA_SD**2 + xx / noise, 1 / DELTA_SD**2 + count / noise, x / noise
-        determinant = p * q - r * r
-        b, d, c = q / determinant, p / determinant, -r / determinant
-        u, v = BETA / BETA_SD**2 + xy / noise, DELTA / DELTA_SD**2 + y / noise
-        beta, delta = b * u + c * v, c * u + d * v
-        left = yy - 2 * (beta * xy + delta * y) + beta**2 * xx + 2 * beta * delta * x + delta**2 * count
-        noise = (weight * prior + max(0.0, left)) / (weight + count)
-    critique = max(noise - child * share, 0.01)
-    return Value(beta, delta, b, d, c, math.sqrt(critique), math.sqrt(child))
 
 
 def best_split(outlook: Outlook, value: Value, costs: Costs, budget: float, *, critiques: bool = True) -> Split:
@@ -206,8 +128,9 @@ class _Law:
 
         self._np, self._outlook, self._value, self._optimism = np, outlook, value, optimism
         self._steps = (np.arange(33) / 32) ** 2  # denser near the best
-        self._scale = outlook.fresh_sd * math.sqrt((TAILS - 2) / TAILS)
         self._nodes, self._weights = np.array(NODES), np.array(WEIGHTS)
+        scales = outlook.fresh_sd * np.exp(outlook.log_sd * self._nodes + outlook.log_sd**2)  # few look narrower
+        self._scales = math.sqrt((TAILS - 2) / TAILS) * scales[:, None, None]
 
     def gains(self, best: Any, critiques: Any, updates: Any, fresh: Any) -> tuple[Any, Any]:
         """Return what each plan's updates gain, and V: the gain with its fresh samples.
@@ -218,7 +141,8 @@ class _Law:
         steps = self._steps * np.clip(self._outlook.ceiling - best, 0.0, SPAN)[:, None]
         x, widths = best[:, None] + (steps[:, 1:] + steps[:, :-1]) / 2, np.diff(steps)
         no_update = self._no_update(x, best, critiques, updates) if critiques.any() else np.ones_like(x)
-        below = no_update * _power(_student(x / self._scale, np), fresh[:, None], np)
+        fresh_below = _student(x / self._scales, np)  # (s, plan, x)
+        below = no_update * np.tensordot(self._weights, _power(fresh_below, fresh[:, None], np), 1)
         return ((1 - no_update) * widths).sum(axis=1), ((1 - below) * widths).sum(axis=1)
 
     def _no_update(self, x: Any, best: Any, critiques: Any, updates: Any) -> Any:

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from tpo_core.config import TPOConfig
 from tpo_core.config.experience import Cost, Evidence, Experience
-from tpo_core.loop.planner import Costs, Outlook, Value, best_split, gain, spread_of, value_of_updates
+from tpo_core.loop.estimates import Value, spread_of, value_of_updates
+from tpo_core.loop.planner import Costs, Outlook, best_split, gain
 
 __all__ = ["Check", "Estimate", "Verdict", "check", "probe", "wilson"]
 

@@ -10,22 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tpo_core.config.experience import Evidence
-from tpo_core.loop.planner import (
-    BETA,
-    DELTA,
-    TAILS,
-    Costs,
-    Outlook,
-    Value,
-    best_split,
-    gain,
-    spread_of,
-    value_of_updates,
-)
+from tpo_core.loop.estimates import BETA, DELTA, TAILS, Value, log_spread_error, spread_of, value_of_updates
+from tpo_core.loop.planner import Costs, Outlook, best_split, gain
 
 COSTS = Costs(1.0, 2.0, 1.0)
 HARMFUL = Value(beta=0.3, delta=-0.8, beta_var=0.001, delta_var=0.001)
-OUTLOOKS = (Outlook(0.0, math.inf), Outlook(1.5, math.inf), Outlook(1.0, 1.8, 0.5))
+OUTLOOKS = (Outlook(0.0, math.inf), Outlook(1.5, math.inf), Outlook(1.0, 1.8, 0.5), Outlook(1.0, 4.0, 1.0, 0.4))
 FOLLOWS = Value(beta=0.9, delta=0.6, beta_var=0.001, delta_var=0.001)
 
 
@@ -35,7 +25,8 @@ def brute(outlook: Outlook, value: Value, critiques: int, updates: int, fresh: i
     best = np.full(runs, outlook.best)
     spread = outlook.fresh_sd * math.sqrt((TAILS - 2) / TAILS)
     if fresh:
-        best = np.maximum(best, (spread * draw.standard_t(TAILS, (runs, fresh))).max(axis=1))
+        error = np.exp(outlook.log_sd * draw.standard_normal(runs) + outlook.log_sd**2)
+        best = np.maximum(best, spread * error * draw.standard_t(TAILS, (runs, fresh)).max(axis=1))
     mean = value.mean(outlook.best) + value.sd(outlook.best) * draw.standard_normal(runs)
     for _ in range(critiques):
         critique = mean + value.critique_sd * draw.standard_normal(runs)
@@ -46,7 +37,7 @@ def brute(outlook: Outlook, value: Value, critiques: int, updates: int, fresh: i
 
 @pytest.mark.parametrize("split", [(0, 0, 10), (1, 1, 0), (2, 3, 4), (4, 5, 0)])
 @pytest.mark.parametrize("value", [Value(), HARMFUL, FOLLOWS])
-@pytest.mark.parametrize("outlook", [Outlook(0.0, math.inf), Outlook(1.5, math.inf), Outlook(1.0, 1.8, 0.5)])
+@pytest.mark.parametrize("outlook", OUTLOOKS)
 def test_the_expected_gain_is_that_of_the_law_played_out(split, value, outlook):
     assert gain(outlook, value, *split) == pytest.approx(brute(outlook, value, *split), abs=0.02)
 
@@ -80,6 +71,14 @@ def test_nothing_is_gained_at_the_ceiling():
 def test_without_evidence_updates_are_worth_the_prior():
     value = value_of_updates(Evidence(), 1.0)
     assert (value.beta, value.delta) == (BETA, DELTA) and spread_of(Evidence()) is None
+
+
+def test_the_error_of_the_spread_is_that_of_samples_with_tails():
+    draw = np.random.default_rng(2)
+    squares = draw.standard_t(TAILS, (4000, 200)).var(axis=1, ddof=1)
+    [told] = {log_spread_error(Evidence(fresh_squares=each, fresh_degrees=199)) for each in squares}
+    assert told == pytest.approx(float(np.log(squares).std()) / 2, rel=0.2)
+    assert log_spread_error(Evidence(fresh_degrees=5)) == 0 == log_spread_error(Evidence())
 
 
 @pytest.mark.parametrize("s", [1e-3, 1.0, 1e4])
