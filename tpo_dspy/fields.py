@@ -16,7 +16,7 @@ from dspy.adapters.utils import serialize_for_json
 from tpo_core.errors import InvalidInputError
 from tpo_core.prompts.modeltext import without_reasoning
 from tpo_core.prompts.rendering import render_fields
-from tpo_core.prompts.signatures import SelfCritique, TextualGradient, TextualLoss, Update
+from tpo_core.prompts.signatures import SelfCritique, Signature, TextualGradient, TextualLoss, Update
 from tpo_core.rewards.labelled import Labelled
 from tpo_core.values import Prompt
 
@@ -91,8 +91,9 @@ class Shape:
             )
         return render_fields({name: without_reasoning(show(prediction[name])) for name in self.outputs})
 
-    def _about_task(self, signature: type[dspy.Signature]) -> type[dspy.Signature]:
+    def _about_task(self, asked: Signature) -> type[dspy.Signature]:
         """Add the program's own instructions, and the inputs that the query's text cannot hold."""
+        signature = _as_dspy(asked)
         if self.instructions:
             task = f"The task that the response must fulfil:\n{self.instructions}"
             signature = signature.with_instructions(f"{signature.instructions}\n\n{task}")
@@ -100,6 +101,13 @@ class Shape:
             if name not in signature.fields:
                 signature = signature.prepend(name, copy.deepcopy(info), (info.annotation or str) | None)
         return signature
+
+
+def _as_dspy(signature: Signature) -> type[dspy.Signature]:
+    """Make DSPy's class of one of the engine's prompts."""
+    fields = {name: (str, dspy.InputField(desc=desc)) for name, desc in signature.input_fields.items()}
+    fields |= {name: (str, dspy.OutputField(desc=desc)) for name, desc in signature.output_fields.items()}
+    return dspy.Signature(fields, signature.instructions, signature_name=signature.name)  # type: ignore[no-any-return]
 
 
 def shape_of(program: dspy.Module, fields: Sequence[str] | None, final: dspy.Module | None = None) -> Shape:

@@ -8,7 +8,7 @@ import signal
 import h2.connection  # noqa: F401 - as the rest, what the command imports on its way: the process begins with it
 import httpcore  # noqa: F401
 import httpx
-import openai.resources
+import openai
 
 import tpo_core.cli.models
 import tpo_core.models.local.demos
@@ -18,7 +18,7 @@ from tpo_core.cli.main import main
 
 __all__ = ["command"]
 
-openai.AsyncOpenAI(api_key="none").chat.completions.with_raw_response  # noqa: B018 - imports what it is made of
+openai.AsyncOpenAI(api_key="none")
 httpx.Client()
 
 

@@ -16,11 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from tpo_core.values import Candidate, Step
+from tpo_core.values import Candidate, Pair, Step
 
 if TYPE_CHECKING:
-    import dspy
-from tpo_core.values import Pair
+    from tpo_core.prompts.signatures import Signature
 
 __all__ = [
     "Effect",
@@ -42,7 +41,7 @@ class Generate:
     task: Task
     """Which of the four prompts this is."""
 
-    signature: type[dspy.Signature] | None
+    signature: Signature | None
     """The declarative prompt, or None for ``sample``: the user's own program is its own prompt."""
 
     inputs: Any

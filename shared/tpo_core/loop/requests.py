@@ -23,7 +23,7 @@ from tpo_core.prompts.reading import refuse
 from tpo_core.values import Candidate, Completion, Failure, Pair, Reward, Usage
 
 if TYPE_CHECKING:
-    import dspy
+    from tpo_core.prompts.signatures import Signature
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ __all__ = ["Question", "make", "nothing_error", "request", "say"]
 def request(
     ledger: Ledger,
     task: Task,
-    signature: type[dspy.Signature] | None,
+    signature: Signature | None,
     inputs: Any,
     n: int,
     step: int,
@@ -157,7 +157,7 @@ def _lost(ledger: Ledger, pairs: Sequence[Pair], error: Exception) -> None:
 class Question:
     """What the critic is asked about one candidate."""
 
-    signature: type[dspy.Signature]
+    signature: Signature
     inputs: dict[str, str]
     about: Candidate
 

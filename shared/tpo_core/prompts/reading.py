@@ -17,6 +17,8 @@ from tpo_core.values import Failure
 if TYPE_CHECKING:
     import dspy
 
+    from tpo_core.prompts.signatures import Signature
+
 __all__ = ["read", "refuse", "unecho"]
 
 _HEADER = re.compile(r"^[ \t]*\[\[ ## (\w+) ## \]\][ \t]*", re.MULTILINE)
@@ -30,7 +32,7 @@ _BRACKETS = {"{": "}", "[": "]", "<": ">"}
 _DRESS = " \t\r\n\"'`*_:"  # quotes and markdown
 
 
-def read(signature: type[dspy.Signature], completion: str, inputs: Mapping[str, Any] | None = None) -> str:
+def read(signature: Signature | type[dspy.Signature], completion: str, inputs: Mapping[str, Any] | None = None) -> str:
     """Read a completion leniently: what stands inside the output field's markers, else all of it.
 
     Markers are ``[[ ## field ## ]]`` headings and ``<field>`` tags; a missing end marker is forgiven. Reasoning before

@@ -15,6 +15,8 @@ from tpo_core.values import Message, Prompt
 if TYPE_CHECKING:
     import dspy
 
+    from tpo_core.prompts.signatures import Signature
+
 __all__ = [
     "as_messages",
     "fence",
@@ -93,7 +95,7 @@ def render_fields(fields: Mapping[str, Any]) -> str:
 
 
 def render(
-    signature: type[dspy.Signature],
+    signature: Signature | type[dspy.Signature],
     inputs: Mapping[str, Any],
     demos: Sequence[Mapping[str, Any]] = (),
     instructions: str | None = None,
@@ -112,7 +114,7 @@ def render(
     form = form_of(signature)
     missing = [name for name in form.inputs if name not in inputs]
     if missing:
-        raise InvalidInputError(f"inputs lacks {', '.join(missing)}, which {signature.__name__} takes")
+        raise InvalidInputError(f"inputs lacks {', '.join(missing)}, which {form.name} takes")
     messages: list[Message] = [{"role": "system", "content": instructions or form.instructions}]
     for demo in demos:
         if form.output in demo:

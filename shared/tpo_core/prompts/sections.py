@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from tpo_core.errors import InvalidInputError
 from tpo_core.prompts.modeltext import trim
+from tpo_core.prompts.signatures import Signature
 
 if TYPE_CHECKING:
     import dspy
@@ -42,6 +43,7 @@ def section(name: str, value: Any) -> str:
 class Form:
     """What prompts need to know of a signature."""
 
+    name: str
     instructions: str
     inputs: tuple[str, ...]
     """The names of its input fields."""
@@ -51,10 +53,10 @@ class Form:
     """The last line of a prompt: what is to be written."""
 
 
-_known: WeakKeyDictionary[type, Form] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Any, Form] = WeakKeyDictionary()
 
 
-def form_of(signature: type[dspy.Signature]) -> Form:
+def form_of(signature: Signature | type[dspy.Signature]) -> Form:
     """Return a signature's form, read once: DSPy goes through all fields for each name that it is asked for.
 
     Raises:
@@ -65,13 +67,14 @@ def form_of(signature: type[dspy.Signature]) -> Form:
     return form
 
 
-def _form(signature: type[dspy.Signature]) -> Form:
-    outputs = signature.output_fields
+def _form(signature: Signature | type[dspy.Signature]) -> Form:
+    name, outputs = getattr(signature, "__name__", None) or signature.name, signature.output_fields
     if len(outputs) != 1:
-        raise InvalidInputError(f"signature {signature.__name__} has {len(outputs)} output fields; one is needed here")
+        raise InvalidInputError(f"signature {name} has {len(outputs)} output fields; one is needed here")
     [(output, field)] = outputs.items()
-    asked = f"Write the {_words(output)}: {field.json_schema_extra['desc']}."
-    return Form(signature.instructions, tuple(signature.input_fields), output, asked)
+    told = field if isinstance(field, str) else field.json_schema_extra["desc"]
+    asked = f"Write the {_words(output)}: {told}."
+    return Form(name, signature.instructions, tuple(signature.input_fields), output, asked)
 
 
 def unecho(text: str, inputs: Mapping[str, Any], asked: str = "") -> str:

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from functools import lru_cache
 from typing import Any
 
 from tpo_core.errors import InvalidInputError
@@ -99,19 +98,11 @@ def _hash(asked: Any, what: str) -> bytes:
 
 def _plain(value: Any) -> Any:
     """Describe what JSON has no word for: our own data by what it is compared by, a signature by what it says."""
-    if isinstance(value, type):
-        return _described(value)
     if is_dataclass(value):
         return {f.name: getattr(value, f.name) for f in fields(value) if f.compare}
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-@lru_cache(maxsize=256)
-def _described(signature: Any) -> list[Any]:
-    shown = {name: repr(field) for name, field in signature.model_fields.items()}
-    return [signature.__name__, signature.instructions, shown]
 
 
 def _is_json(value: Any) -> bool:

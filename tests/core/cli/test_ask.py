@@ -314,6 +314,17 @@ def test_help_and_version_are_quick_and_load_no_model_library() -> None:
     assert ended.value.code == 0
 
 
+def test_a_query_through_an_address_loads_no_library_that_it_does_without(loopback: Start, length: str) -> None:
+    """Start-up is imports: DSPy and the resources of OpenAI's client take a second each, litellm five."""
+    asked = ["ask", "why?", "--api-base", loopback(speak).url, "--width", "2", "--depth", "1", "--reward", length]
+    code = f"import sys, tpo_core.cli.main as c\nassert c.main({asked!r}) == 0\nprint(*sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = set(shown.splitlines()[-1].split())
+    heavy = {"dspy", "litellm", "langchain_core", "openai.resources", "torch", "transformers", "numpy", "xllamacpp"}
+    assert "openai.types" in loaded and not heavy & loaded
+    assert len(loaded) < 1900  # it was 3,100 with DSPy and all of OpenAI's client
+
+
 def test_the_embedded_model_answers_with_no_key_and_no_server(capsys: pytest.CaptureFixture[str]) -> None:
     args = ["ask", "What is the capital of France? Answer with one word.", "--width", "2", "--depth", "1", "--json"]
     args += ["--max-tokens", "48", "--deadline", "20"]

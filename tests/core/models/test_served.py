@@ -183,7 +183,23 @@ def test_no_key_is_shown(served):
 )
 def test_the_limit_goes_by_the_name_that_the_address_knows(base, field, loopback):
     chat = OpenAIChat("smol", api_base=base or loopback().url)
-    assert chat._given({"messages": USER, "max_tokens": 5})[field] == 5
+    assert chat._given({"messages": USER, "max_tokens": 5})["body"][field] == 5
+
+
+def test_settings_of_a_request_go_where_openais_client_puts_them(loopback):
+    server = loopback(lambda request, number: str(request.get("top_k")))
+    beside = {"extra_body": {"top_k": 7}, "extra_headers": {"x-tenant": "a"}, "extra_query": {"version": "1"}}
+    with pytest.raises(ModelError, match=r"/v1/chat/completions\?version=1"):  # loopback knows no query strings
+        OpenAIChat("smol", api_base=server.url, max_retries=0, **beside).chat(USER)
+    [said] = OpenAIChat("smol", api_base=server.url, stop=["."], extra_body={"top_k": 7}).chat(USER)
+    assert said.text == "7" and server.requests[-1]["stop"] == ["."] and server.requests[-1]["model"] == "smol"
+
+
+def test_a_setting_that_openais_client_does_not_know_is_refused_before_it_is_asked(loopback):
+    server = loopback()
+    with pytest.raises(InvalidInputError, match=r"takes no tmeperature, top_k; .* extra_body="):
+        OpenAIChat("smol", api_base=server.url, tmeperature=1.0, top_k=7).chat(USER)
+    assert not server.requests
 
 
 def test_what_the_client_asked_again_is_counted(loopback):
