@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from importlib import import_module
+import re
+import subprocess
+import sys
 
 import dspy
 import pytest
@@ -37,6 +38,8 @@ def no_keys(monkeypatch):
         (lambda: EnsembleReward([lambda prompt, response: 1.0, RemoteRewardModel(GONE)]), "cannot be reached"),
         (lambda: JudgeReward("openai/gpt-4o-mini"), "set OPENAI_API_KEY"),
         (lambda: JudgeReward("anthropic/claude-sonnet-4-5"), "set ANTHROPIC_API_KEY"),
+        (lambda: JudgeReward(dspy.LM("openai/gpt-4o-mini")), "set OPENAI_API_KEY"),
+        (lambda: JudgeReward(dspy.LM("anthropic/claude-sonnet-4-5")), "set ANTHROPIC_API_KEY"),
         (lambda: JudgeReward(OpenAIChat("m", api_base=f"{GONE}/v1")), "no server answers at http://127.0.0.1:9/v1"),
     ],
 )
@@ -61,15 +64,17 @@ def test_a_server_that_is_no_reward_server_is_found_before_a_sample_is_paid_for(
     assert server.requests == []
 
 
-def test_a_hub_name_is_found_missing_without_waiting_for_a_network():
+def test_a_hub_name_is_found_missing_before_torch_is_imported():
     pytest.importorskip("transformers")
-    from tpo_core.rewards import HFRewardModel
-
-    import_module("tpo_core.rewards.hf.setup")  # before the clock starts
-    started = time.monotonic()
-    with pytest.raises(ModelError, match=r"cannot (find|load) the reward model 'Skywork/No-Such-Model'"):
-        HFRewardModel("Skywork/No-Such-Model")
-    assert time.monotonic() - started < 20
+    code = (
+        "import sys\nfrom tpo_core.rewards import HFRewardModel\n"
+        "try: HFRewardModel('Skywork/No-Such-Model')\n"
+        "except Exception as error: print(error)\nprint(*sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    said, loaded = shown.strip().splitlines()
+    assert re.match("cannot (find|load) the reward model 'Skywork/No-Such-Model'", said)
+    assert not {"torch", "transformers"} & set(loaded.split())  # which take seconds
 
 
 @pytest.mark.parametrize(("status", "hint"), [(401, "OPENAI_API_KEY"), (404, "404")])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from tpo_core.cache_keys import made_of
+from tpo_core.errors import ModelError
 from tpo_core.masking import Secrets
 from tpo_core.models.openai_format import read_finish_reason, read_logprobs
 from tpo_core.values import Completion, Message, Usage
@@ -46,6 +48,10 @@ def chat_key(model: Any) -> str | None:
     return key if isinstance(key, str) else None
 
 
+_BY_KEY_ALONE = frozenset({"openai", "anthropic", "gemini", "groq", "mistral", "deepseek", "openrouter", "fireworks"})
+"""Providers that nobody reaches without a key of their own; others may have a login that is stored elsewhere."""
+
+
 class DSPyChat:
     """A ``dspy.LM`` behind the ``ChatModel`` protocol; its calls are counted and traced by DSPy."""
 
@@ -65,6 +71,32 @@ class DSPyChat:
             return made_of("dspy", state=self.lm.dump_state())
         except Exception:  # noqa: BLE001 - an engine of the user's that cannot be saved, in words of its own
             return None
+
+    def check(self) -> None:
+        """Find out whether the provider's key is there, where DSPy's own resolution can tell; nothing is asked.
+
+        Raises:
+            ModelError: It is missing.
+        """
+        if not isinstance(getattr(self.lm, "engine", None), str):  # a client of the user's, or no LM of DSPy's
+            return
+        provider = self.name.partition("/")[0]
+        if provider not in _BY_KEY_ALONE:
+            return
+        own = getattr(self.lm, "kwargs", {})
+        given = any(own.get(name) for name in ("api_key", "api_base", "base_url", "headers", "extra_headers"))
+        if given or any(name.startswith(f"{provider.upper()}_") for name in os.environ):
+            return
+        from dspy import lm15
+
+        with lm15.LMRouter(lm15.RouterConfig(env=os.environ)) as router:
+            try:
+                router.lm(self.name.replace("/", ":", 1))
+            except lm15.NotConfiguredError as error:
+                wanted = " or ".join(getattr(error, "env_keys", None) or ["its key"])
+                raise ModelError(f"{self.name} needs a key: set {wanted}, or give api_key=") from error
+            except Exception:  # noqa: BLE001 - a provider that DSPy leaves to litellm, or has not heard of
+                return
 
     def chat(self, messages: Sequence[Message], **options: Any) -> list[Completion]:
         """Return one completion; see ``ChatModel.chat``."""

@@ -7,33 +7,27 @@ Weights are read from safetensors alone, so nothing is unpickled. Code from a re
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import huggingface_hub
 import torch
 import transformers
-from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors import safe_open
 from torch import Tensor
 from transformers.utils import cached_file
-from transformers.utils.hub import extract_commit_hash
 
 from tpo_core.cache_keys import files_key, made_of
 from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.rewards.families.entries import Blend, Family, Gate, Logits
 from tpo_core.rewards.hf.devices import cpu_has
 from tpo_core.rewards.hf.heads import HeadFn, LinearHead, build_head
+from tpo_core.rewards.hf.hub import commit_here, only_here
 from tpo_core.rewards.hf.owncode import is_own_code, restore_buffers
 from tpo_core.rewards.hf.pooled import reads_one_token
 from tpo_core.rewards.hf.quiet import without_reports
 
 __all__ = ["Loaded", "Source", "cpu_has"]
-
-_REACH = 10.0
-"""Seconds the hub may take to tell whether it has a model."""
 
 _CLASSIFIER = "AutoModelForSequenceClassification"
 
@@ -61,43 +55,17 @@ class Source:
     def found(self) -> Source:
         """Return where the model is: where the hub cannot be reached, what is here of it.
 
-        The hub is asked once. Transformers would ask it six times for each file, with waits in between.
-
         Raises:
             ModelError: It is neither on the hub nor here.
         """
-        if os.path.isdir(self.name) or self.offline:
-            return self
-        try:
-            huggingface_hub.HfApi().model_info(self.name, revision=self.revision, timeout=_REACH)
-        except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-            said = str(error).strip().splitlines()[0]
-            raise ModelError(
-                f"cannot find the reward model {self.name!r}: it is no folder here and not on the Hugging Face hub "
-                f"(a private one needs HF_TOKEN): {said}"
-            ) from error
-        except Exception as error:
-            if self._commit() is None:
-                raise ModelError(
-                    f"cannot load the reward model {self.name!r}: it is not in this machine's cache, and the Hugging "
-                    f"Face hub cannot be reached ({error})"
-                ) from error
+        if not self.offline and only_here(self.name, self.revision):
             return replace(self, offline=True)
         return self
-
-    def _commit(self) -> str | None:
-        """Return the commit that is in the cache, if any."""
-        path = cached_file(
-            self.name, "config.json", revision=self.revision, local_files_only=True,
-            _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
-        )  # fmt: skip
-        commit: str | None = extract_commit_hash(path, None)
-        return commit
 
     @property
     def cache_key(self) -> str | None:
         """Return what the checkpoint is known by: a folder by its files, a repository by the commit that is here."""
-        commit = self._commit()
+        commit = commit_here(self.name, self.revision)
         return made_of(
             "checkpoint",
             *([] if commit else [files_key(self.name)]),

@@ -86,6 +86,7 @@ class HFRewardModel(RewardModel):
         self.family = _family(family, self.name, steps)
         if self.family.refused:
             raise InvalidInputError(f"{self.name} ({self.family.name}) {self.family.refused}")
+        here = _hub_answer(self.name, revision)  # before torch is imported: a wrong name is said at once
         _need_extra()
         from tpo_core.rewards.hf.checkpoint import Source
         from tpo_core.rewards.hf.setup import Setup
@@ -99,6 +100,7 @@ class HFRewardModel(RewardModel):
                 label,
                 dict(model_kwargs or {}),
                 told=family is not None,
+                offline=here,
             ),
             device=device,
             dtype=dtype,
@@ -157,6 +159,16 @@ def _family(given: str | Family | None, name: str, steps: Any) -> Family:
     if not isinstance(family.head, Steps) or steps not in ("min", "mean", "last", "prod"):
         raise InvalidInputError(f"steps {steps!r}: give min, mean, last or prod, and only for a process reward model")
     return replace(family, head=replace(family.head, reduce=steps))
+
+
+def _hub_answer(name: str, revision: str | None) -> bool:
+    """Return whether only files on this machine are read; see ``only_here``."""
+    from tpo_core.rewards.hf.hub import only_here
+
+    try:
+        return only_here(name, revision)
+    except ImportError:  # no hub: the extra is missing, as is said next
+        return False
 
 
 def _need_extra() -> None:
