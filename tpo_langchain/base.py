@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import ConfigurableField, Runnable, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.base import coerce_to_runnable
 from langchain_core.runnables.graph import Graph, Node
@@ -19,7 +19,7 @@ from tpo_core.errors import nearest
 from tpo_core.prompts.rendering import render
 from tpo_core.prompts.signatures import TextualGradient, TextualLoss, Update
 from tpo_core.rewards import as_reward
-from tpo_langchain.chain import parts_inside
+from tpo_langchain.chain import dissect, parts_inside
 from tpo_langchain.reference import check_reference
 from tpo_langchain.roles import TunedPrompt
 from tpo_langchain.settings import RETURN_TRAJECTORY, setting_specs
@@ -188,6 +188,8 @@ def checked_parts(names: Collection[str], given: Mapping[str, Any]) -> dict[str,
     for name in ("llm", "critic", "editor"):
         if given.get(name) is not None and not isinstance(given[name], Runnable):
             raise InvalidInputError(f"{name} must be a chat model, not {given[name]!r:.80}")
+        if given.get(name) is not None:
+            _refuse_own_prompt(name, given[name])
     for name in ("query", "reference", "parser", "render"):
         thing, may_be = given.get(name), (Runnable, str) if name in ("query", "reference") else Runnable
         if not (thing is None or callable(thing) or isinstance(thing, may_be)):
@@ -197,6 +199,24 @@ def checked_parts(names: Collection[str], given: Mapping[str, Any]) -> dict[str,
     for reward in (parts["reward"], parts["gold"]):
         check_reference(reward, given.get("reference"))
     return parts
+
+
+def _refuse_own_prompt(name: str, writer: Runnable[Any, Any]) -> None:
+    """Refuse a critic or an editor that keeps a history, or whose prompt has no place for the loop's own messages."""
+    if any(isinstance(part, RunnableWithMessageHistory) for part in parts_inside(writer)):
+        raise InvalidInputError(
+            f"{name} holds a RunnableWithMessageHistory, to whose history every critique and update would be written: "
+            f"give {name} the chat model itself; what was said before reaches it through the chain's own messages"
+        )
+    first = next(iter(dissect(writer).before), None)
+    if isinstance(first, BasePromptTemplate):
+        places = [m for m in getattr(first, "messages", ()) if isinstance(m, MessagesPlaceholder)]
+        if [m.variable_name for m in places] != first.input_variables:
+            raise InvalidInputError(
+                f"{name} begins with a prompt that takes {', '.join(first.input_variables) or 'nothing'}, but it is "
+                f"asked with messages that are complete: give {name} the chat model itself, or a prompt whose one "
+                "variable is MessagesPlaceholder('messages')"
+            )
 
 
 def _node(graph: Graph, name: str) -> Node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -24,7 +25,17 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.configurable import DynamicRunnable
 from pydantic import BaseModel
 
-__all__ = ["Anatomy", "Core", "dissect", "model_in", "models_inside", "models_of", "parts_inside", "rebuilt"]
+__all__ = [
+    "Anatomy",
+    "Core",
+    "arguments_of",
+    "dissect",
+    "model_in",
+    "models_inside",
+    "models_of",
+    "parts_inside",
+    "rebuilt",
+]
 
 _STRUCTURED = frozenset({"ls_structured_output_format", "structured_output_format", "response_format", "format"})
 _NOT_FOR_TEXT = _STRUCTURED | {"tools", "functions", "tool_choice", "function_call", "stop"}
@@ -165,6 +176,18 @@ def parts_inside(thing: Any) -> Iterator[Any]:
             todo += part.values()
         elif isinstance(part, BaseModel) and isinstance(part, Runnable) and not isinstance(part, BaseLanguageModel):
             todo += [getattr(part, name) for name in type(part).model_fields]
+
+
+def arguments_of(chain: Any) -> set[str]:
+    """Return the names of the arguments that a chain's parts are known to take beside their input."""
+    taken: set[str] = set()
+    for part in parts_inside(chain):
+        if isinstance(part, BaseLanguageModel):
+            taken.update(type(part).model_fields)
+        elif isinstance(part, Runnable):
+            functions = (type(part).invoke, getattr(part, "func", None), getattr(part, "afunc", None))
+            taken.update(*(inspect.signature(fn).parameters for fn in functions if callable(fn)))
+    return taken
 
 
 def models_inside(thing: Any) -> list[BaseLanguageModel[Any]]:

@@ -43,23 +43,25 @@ class Reference:
             known, given = _apart(given, self._pick)
         else:
             known = self._pick.invoke(given) if isinstance(self._pick, Runnable) else self._pick(given)
-        return _telling(whole, known), given
+        return self._telling(whole, known), given
 
     async def atold(self, whole: RunnableTPO, given: Any) -> tuple[RunnableTPO, Any]:
         """Return as ``told`` does, without blocking."""
         if isinstance(self._pick, str):
             return self.told(whole, given)
         if isinstance(self._pick, Runnable):
-            return _telling(whole, await self._pick.ainvoke(given)), given
+            return self._telling(whole, await self._pick.ainvoke(given)), given
         [known] = await aeach_sync(self._pick, [given], 1, self._pace)
         if isinstance(known, Exception):
             raise known
-        return _telling(whole, known), given
+        return self._telling(whole, known), given
 
-
-def _telling(whole: RunnableTPO, known: Any) -> RunnableTPO:
-    rewards = {name: reward for name in ("reward", "gold") if (reward := getattr(whole, name)) is not None}
-    return whole.model_copy(update={name: ReferredReward(reward, known) for name, reward in rewards.items()})
+    def _telling(self, whole: RunnableTPO, known: Any) -> RunnableTPO:
+        called = self._pick if isinstance(self._pick, str) else "reference"
+        rewards = {name: reward for name in ("reward", "gold") if (reward := getattr(whole, name)) is not None}
+        return whole.model_copy(
+            update={name: ReferredReward(reward, known, called) for name, reward in rewards.items()}
+        )
 
 
 def _apart(given: Any, key: str) -> tuple[Any, Any]:
@@ -81,9 +83,9 @@ def check_reference(reward: RewardModel, pick: Any) -> None:
 class ReferredReward(RewardModel):
     """A reward model that is told what responses are compared with, for the length of one run."""
 
-    def __init__(self, reward: RewardModel, reference: Any) -> None:
-        """Wrap a reward."""
-        self.reward, self.name, self._reference = reward, reward.name, reference
+    def __init__(self, reward: RewardModel, reference: Any, called: str = "reference") -> None:
+        """Wrap a reward; metrics of DSPy's find the reference in their example, as ``called``."""
+        self.reward, self.name, self._known = reward, reward.name, {"reference": reference, "reference_name": called}
 
     def score_batch(self, pairs: Sequence[Pair]) -> Sequence[float]:
         """Score; the checks are the wrapped model's."""
@@ -98,4 +100,4 @@ class ReferredReward(RewardModel):
         return await self.reward.ascore_pairs(self._referred(pairs))
 
     def _referred(self, pairs: Sequence[Pair]) -> list[Pair]:
-        return [replace(pair, reference=self._reference) for pair in pairs]
+        return [replace(pair, **self._known) for pair in pairs]

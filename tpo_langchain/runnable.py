@@ -16,6 +16,7 @@ from tpo_core import Trajectory
 from tpo_core.drivers.run import arun, run
 from tpo_core.models.policy import AfterFirst, Policy
 from tpo_langchain.base import Composite, checked_parts
+from tpo_langchain.chain import arguments_of
 from tpo_langchain.final_text import aspeak, speak
 from tpo_langchain.first_answer import first_sample
 from tpo_langchain.graphs import WholeGraph
@@ -136,7 +137,7 @@ class RunnableTPO(LoopSettings, Composite):
     def _set_up(self, config: RunnableConfig, kwargs: dict[str, Any]) -> tuple[RunnableTPO, RunnableConfig]:
         """Return this as the call wants it, and the call's config, without what is meant for this alone."""
         if kwargs:
-            refuse_settings(kwargs)
+            refuse_settings(kwargs, lambda: arguments_of(self.runnable))
         settings = config.get("configurable")
         if not settings or RETURN_TRAJECTORY not in settings:
             return self, config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from difflib import get_close_matches
@@ -102,19 +102,25 @@ class LoopSettings(BaseModel):
         return {**settings, "experience": None} if unread else settings
 
 
-def refuse_settings(kwargs: Mapping[str, Any]) -> None:
+def refuse_settings(kwargs: Mapping[str, Any], taken: Callable[[], Collection[str]] = tuple) -> None:
     """Refuse settings of the loop among the keyword arguments of a call, which go to the wrapped Runnable.
 
+    Args:
+        kwargs: The arguments.
+        taken: Returns the names that the Runnable is known to take: these are not misspelt settings.
+
     Raises:
-        InvalidInputError: One is a setting and no argument that models take.
+        InvalidInputError: One is a setting, or nearly one, and no argument that models take.
     """
     for name in kwargs:
-        key = name if name.startswith(PREFIX) else PREFIX + name
-        if name.startswith(PREFIX) or name in _NO_MODELS:
+        near = get_close_matches(name, _NO_MODELS, 1, 0.8)
+        if name.startswith(PREFIX) or name in _NO_MODELS or (near and name not in taken()):
+            key = PREFIX + (near[0] if near else name.removeprefix(PREFIX))
             known = [RETURN_TRAJECTORY, *(PREFIX + setting for setting in _NAMES)]
             key = key if key in known else next(iter(get_close_matches(key, known, 1)), RETURN_TRAJECTORY)
+            meant = "" if key in (name, PREFIX + name) else f"; did you mean {key.removeprefix(PREFIX)}?"
             raise InvalidInputError(
-                f"{name} is no argument of a call; set it for one call by "
+                f"{name} is no argument of a call{meant or ';'} set it for one call by "
                 f'invoke(x, {{"configurable": {{"{key}": ...}}}}), or when wrapping'
             )
 

@@ -187,6 +187,8 @@ class Pair:
     """What was asked, where the prompt is more than that: responses to one query may have seen other documents each."""
     reference: Any = field(default=None, compare=False)
     """What the response is compared with, where the caller knows that; None where nobody does."""
+    reference_name: str = field(default="reference", compare=False)
+    """What the caller calls the reference: the key of the call's input that held it."""
 
     @property
     def asked(self) -> Prompt:

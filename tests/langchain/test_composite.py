@@ -13,7 +13,7 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.load import dumps, loads
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.output_parsers import StrOutputParser
-from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import ConfigurableField, RunnableBranch, RunnableLambda, RunnableSequence
 from langchain_core.runnables.history import RunnableWithMessageHistory
 from langchain_openai import ChatOpenAI
@@ -291,6 +291,21 @@ def test_what_comes_out_of_a_nested_one_is_refined_twice(chat: Any) -> None:
     assert isinstance(message, AIMessage) and model.calls == 4
 
 
+def test_a_critic_whose_prompt_has_no_place_for_the_loops_messages_is_refused_before_any_call(chat: Any) -> None:
+    model = chat(answer=script)
+    history = ChatPromptTemplate([("placeholder", "{history}"), ("human", "{question}")])
+    for prompt in (history, PROMPT):
+        for name in ("llm", "critic", "editor"):
+            with pytest.raises(
+                InvalidInputError, match=rf"{name} begins with a prompt .*MessagesPlaceholder\('messages'"
+            ):
+                RunnableTPO(model, longest, **{name: prompt | model})
+    assert model.calls == 0
+    kind = ChatPromptTemplate([("system", "Be kind."), MessagesPlaceholder("messages")])
+    RunnableTPO(model, longest, critic=kind | model, width=2, depth=1).invoke("how?")
+    assert any(turns[0].text == "Be kind." and len(turns) > 2 for turns in model.log.messages)
+
+
 @pytest.mark.parametrize("where", ["itself", "bound", "in a sequence", "in a branch", "in a function"])
 def test_a_history_that_every_sample_would_write_to_is_refused_before_any_call(chat: Any, where: str) -> None:
     model, kept = chat(answer=script), InMemoryChatMessageHistory()
@@ -306,6 +321,9 @@ def test_a_history_that_every_sample_would_write_to_is_refused_before_any_call(c
         "in a branch": RunnableBranch((lambda given: True, remembering), remembering),
         "in a function": RunnableLambda(answer),
     }[where]
+    for name in ("llm", "critic", "editor"):
+        with pytest.raises(InvalidInputError, match=f"{name} holds a RunnableWithMessageHistory.*chat model itself"):
+            RunnableTPO(model, longest, **{name: remembering})
     with pytest.raises(InvalidInputError, match=r"other way round, RunnableWithMessageHistory\(prompt \| RunnableTPO"):
         RunnableTPO(program, longest, llm=model)
     assert model.calls == 0 and kept.messages == []

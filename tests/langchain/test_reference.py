@@ -7,6 +7,7 @@ from operator import itemgetter
 from typing import Any
 
 import pytest
+from dspy.evaluate import answer_exact_match
 from langchain.agents import create_agent
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.output_parsers import StrOutputParser
@@ -166,3 +167,35 @@ def test_a_label_among_the_inputs_of_a_chain_reaches_a_dspy_metric_and_no_prompt
     refined = RunnableTPO(PROMPT | model, metric, width=3, depth=0, return_trajectory=True)
     answer = refined.invoke({"question": "why?", "label": "sample xx"})
     assert answer.best.reward == 1.0 and "sample xx" not in str(model.log.messages)
+
+
+async def test_a_dspy_metric_finds_the_reference_in_its_example(chat: Any) -> None:
+    """As in DSPy: ``example.answer`` where the key is ``answer``, the fields of a mapping, or ``example.reference``."""
+    model = chat(answer=script)
+    chain = PROMPT | model | StrOutputParser()
+    given = {"question": "why?", "answer": "sample xx"}
+
+    def by_key(example: Any, pred: Any, trace: Any = None) -> float:
+        assert example.question == "why?" and set(example.inputs().keys()) == {"question"}
+        return float(example.answer == pred.answer)
+
+    def by_name(example: Any, pred: Any) -> float:
+        return float(example.reference == pred.response)
+
+    def of_several(example: Any, pred: Any) -> float:
+        return float(example.gold_text == pred.response) + (example.weight - 2)
+
+    def several(given: Any) -> dict[str, Any]:
+        return {"gold_text": "sample xx", "weight": 2}
+
+    for metric, pick in (
+        (by_key, "answer"),
+        (answer_exact_match, "answer"),
+        (by_name, itemgetter("answer")),
+        (of_several, several),
+    ):
+        refined = RunnableTPO(chain, reward=metric, reference=pick, width=3, depth=0)
+        model.log.messages.clear()
+        assert refined.invoke(given) == "sample xx", metric
+        model.log.messages.clear()
+        assert await refined.ainvoke(given) == "sample xx", metric

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent
 from langchain_core.output_parsers import StrOutputParser
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tracers.context import collect_runs
 
 from tpo_core import InvalidInputError, Trajectory
@@ -45,6 +46,32 @@ async def test_a_setting_among_a_calls_arguments_is_refused(chat: Any, argument:
     with pytest.raises(InvalidInputError, match=argument):
         await refined.ainvoke("how?", **{argument: True})
     assert model.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("argument", "meant"), [("widht", "width"), ("max_call", "max_calls"), ("patence", "patience")]
+)
+async def test_a_nearly_right_setting_among_a_calls_arguments_is_refused(chat: Any, argument: str, meant: str) -> None:
+    model = chat(answer=script)
+    refined = RunnableTPO(model | StrOutputParser(), longest)
+    said = rf'did you mean {meant}\? set it .*"configurable": \{{"tpo_{meant}"'
+    with pytest.raises(InvalidInputError, match=said):
+        refined.invoke("how?", **{argument: 3})
+    with pytest.raises(InvalidInputError, match=said):
+        [chunk async for chunk in refined.astream("how?", **{argument: 3})]
+    assert model.calls == 0
+
+
+def test_arguments_that_the_chain_takes_itself_are_not_settings(chat: Any) -> None:
+    def again(text: str, refresh: bool = False) -> str:
+        return f"{text} {refresh}"
+
+    seen: list[str] = []
+    chain = RunnableLambda(again) | (lambda text: seen.append(text) or text) | chat(answer=script)
+    refined = RunnableTPO(chain, longest, width=1, depth=0)
+    refined.invoke("how?", refresh=True)
+    RunnableTPO(chat(answer=script), longest, width=1, depth=0).invoke("how?", stop=["."], max_tokens=5)
+    assert seen == ["how? True"]
 
 
 async def test_a_call_may_ask_for_the_trajectory_and_nothing_inside_does(chat: Any) -> None:

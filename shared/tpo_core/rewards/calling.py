@@ -231,7 +231,10 @@ def _example(pair: Pair, field: str) -> Any:
     if isinstance(pair.inputs, dspy.Example):
         return pair.inputs
     given = _args(pair, field)
-    return Labelled(given).with_inputs(*given)
+    known = dict(pair.reference) if isinstance(pair.reference, Mapping) else {}
+    if pair.reference is not None:
+        known[pair.reference_name] = pair.reference
+    return Labelled({**known, **given}).with_inputs(*given)
 
 
 def _args(pair: Pair, field: str) -> dict[str, Any]:
@@ -245,7 +248,10 @@ def _args(pair: Pair, field: str) -> dict[str, Any]:
 def _prediction(pair: Pair, field: str) -> Any:
     import dspy
 
-    return pair.value if isinstance(pair.value, dspy.Prediction) else dspy.Prediction(**{field: pair.response})
+    if isinstance(pair.value, dspy.Prediction):
+        return pair.value
+    compared = {} if pair.reference is None else {pair.reference_name: pair.response}  # pred.answer, example.answer
+    return dspy.Prediction(**{**compared, field: pair.response})
 
 
 def as_rewards(answers: Any, name: str) -> list[Reward]:
