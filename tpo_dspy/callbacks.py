@@ -1,7 +1,7 @@
 """How one run looks to DSPy's callbacks: TPO -> Round -> Sample, Loss, Gradient, Update, Score -> the modules inside.
 
 Each request is a small module, so that callbacks, histories and tracing tools see it by name. A round is no function
-call, so its start and end are reported by hand, and what belongs to it runs in a context that was copied at its start.
+call, so its start and end are reported by hand, and what belongs to it runs in what callbacks made of the context then.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ class Rounds:
         self._lock = threading.Lock()
         self._step: int | None = None
         self._context: contextvars.Context | None = None
+        self._entered: list[tuple[contextvars.ContextVar[Any], Any]] = []
         self._call_id = ""
         self._seen: Progress | None = None
 
@@ -118,9 +119,15 @@ class Rounds:
             if step is not None and step != self._step:
                 self._end()
                 self._step, self._call_id = step, uuid.uuid4().hex
-                self._context = contextvars.copy_context()
+                before, self._context = contextvars.copy_context(), contextvars.copy_context()
                 self._context.run(self._start, step)
-            return None if self._context is None else self._context.copy()
+                self._entered = [(v, value) for v, value in self._context.items() if before.get(v, self) is not value]
+            if self._context is None:
+                return None
+            context = contextvars.copy_context()  # of the request, which may be traced: a span is the current one
+            for variable, value in self._entered:
+                context.run(variable.set, value)
+            return context
 
     def _start(self, step: int) -> None:
         self._tell("on_module_start", instance=Round(), inputs={"step": step})

@@ -15,7 +15,9 @@ import tpo_core.rewards
 import tpo_core.runs
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("tpo_core", "tpo_litellm", "tpo_dspy", "tpo_langchain")
+PACKAGES = ("tpo_core", "tpo_litellm", "tpo_otel", "tpo_dspy", "tpo_langchain")
+
+TRACING = {"opentelemetry", "mlflow", "tpo_otel"}
 
 
 def loaded(statement: str) -> set[str]:
@@ -46,7 +48,7 @@ def test_the_public_names_of_the_engine():
 
 @pytest.mark.parametrize("statement", ["import tpo_core", "from tpo_core import run", "import tpo_core.rewards"])
 def test_importing_the_engine_pulls_no_heavy_library(statement):
-    heavy = {"torch", "transformers", "litellm", "xllamacpp", "langchain_core", "matplotlib", "openai"}
+    heavy = {"torch", "transformers", "litellm", "xllamacpp", "langchain_core", "matplotlib", "openai"} | TRACING
     assert not heavy & loaded(statement)
 
 
@@ -56,11 +58,13 @@ def test_importing_what_a_run_is_made_of_pulls_only_what_it_reads_with():
 
 
 def test_importing_the_langchain_face_does_not_pull_langchain_itself():
-    assert not {"torch", "transformers", "litellm", "langchain", "langgraph"} & loaded("import tpo_langchain")
+    assert not {"torch", "transformers", "litellm", "langchain", "langgraph", "mlflow", "tpo_otel"} & loaded(
+        "import tpo_langchain"
+    )
 
 
 def test_importing_the_dspy_face_does_not_pull_langchain():
-    assert not {"torch", "transformers", "litellm", "langchain_core"} & loaded("import tpo_dspy")
+    assert not {"torch", "transformers", "litellm", "langchain_core", *TRACING} & loaded("import tpo_dspy")
 
 
 def test_the_arrows_run_one_way():

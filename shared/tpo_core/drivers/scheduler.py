@@ -21,13 +21,14 @@ import heapq
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tpo_core.drivers.adaptive import TRIES, AdaptiveLimit
 from tpo_core.drivers.outcomes import Done, Late, Raised
 from tpo_core.drivers.serving import Batch, Call, Scoring, Served, Ticket
+from tpo_core.drivers.tracing import ScoringPart
 from tpo_core.errors import TPOError
 from tpo_core.loop.ledger import Ledger
 from tpo_core.models.refusals import overloaded, rest_of
@@ -113,6 +114,11 @@ class _Merged(Scoring):
     """One scoring made of several."""
 
     parts: tuple[Scoring, ...] = ()
+
+    @property
+    def traced_parts(self) -> Sequence[ScoringPart]:
+        """Return what each of those queries has in it."""
+        return [(part.trace, part.reward, part.pairs) for part in self.parts]
 
 
 class Scheduler:

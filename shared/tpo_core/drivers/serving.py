@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from tpo_core.drivers.calls import Calls
 from tpo_core.drivers.outcomes import Done, Late, Raised
+from tpo_core.drivers.tracing import UNTRACED, QueryTrace, ScoringPart, scored_together, traced_query
 from tpo_core.errors import InvalidInputError, UnsupportedError
 from tpo_core.loop.algorithm import tpo_loop
 from tpo_core.loop.effects import Effect, Gather, Generate, Progress, Score
@@ -67,16 +68,21 @@ class Call(Ticket[Sequence[Completion]]):
     policy: Policy
     request: Generate
     seeds: tuple[int, ...]
+    trace: QueryTrace = UNTRACED
 
     def call(self) -> Sequence[Completion]:
         """Ask."""
-        with hidden_errors():
-            return self.policy.generate(self.request, self.seeds)
+        with hidden_errors(), self.trace.calling(self.policy, self.request, self.seeds) as brought:
+            completions = self.policy.generate(self.request, self.seeds)
+            brought(completions)
+            return completions
 
     async def acall(self) -> Sequence[Completion]:
         """Ask without blocking."""
-        with hidden_errors():
-            return await self.policy.agenerate(self.request, self.seeds)
+        with hidden_errors(), self.trace.calling(self.policy, self.request, self.seeds) as brought:
+            completions = await self.policy.agenerate(self.request, self.seeds)
+            brought(completions)
+            return completions
 
 
 @dataclass(eq=False)
@@ -87,14 +93,26 @@ class Scoring(Ticket[Sequence[Reward]]):
     pairs: tuple[Pair, ...]
     alone: bool = False
     """Whether it may not be merged with others: it was once, and that failed."""
+    trace: QueryTrace = UNTRACED
+
+    @property
+    def traced_parts(self) -> Sequence[ScoringPart]:
+        """Return what each query has in it."""
+        return ((self.trace, self.reward, self.pairs),)
 
     def call(self) -> Sequence[Reward]:
         """Score."""
-        return self.reward.score_pairs(self.pairs)
+        with scored_together(self.traced_parts) as scored:
+            rewards = self.reward.score_pairs(self.pairs)
+            scored(rewards)
+            return rewards
 
     async def acall(self) -> Sequence[Reward]:
         """Score without blocking."""
-        return await self.reward.ascore_pairs(self.pairs)
+        with scored_together(self.traced_parts) as scored:
+            rewards = await self.reward.ascore_pairs(self.pairs)
+            scored(rewards)
+            return rewards
 
 
 @dataclass(eq=False)
@@ -157,6 +175,8 @@ class Models:
     gold: RewardModel | None = None
     """Scores the candidates once more at the end, for the record."""
     observer: Observer | None = None
+    trace: QueryTrace = UNTRACED
+    """Of the query, while it is served."""
 
     @cached_property
     def memory(self) -> Remembering | None:
@@ -172,6 +192,17 @@ def serve(ledger: Ledger, models: Models, place: int = 0) -> Served[Trajectory]:
         models: Who answers.
         place: Which of many queries this is, for the observer.
     """
+    trace = traced_query(ledger.query, ledger.config, place)
+    try:
+        trajectory = yield from _serve(ledger, replace(models, trace=trace), place)
+    except BaseException as error:
+        trace.ended(ledger.trajectory("cancelled" if isinstance(error, GeneratorExit) else "error"), error)
+        raise
+    trace.ended(trajectory, None)
+    return trajectory
+
+
+def _serve(ledger: Ledger, models: Models, place: int) -> Served[Trajectory]:
     loop = tpo_loop(ledger)
     try:
         effect = next(loop)
@@ -207,6 +238,7 @@ def _answer(effect: Effect, models: Models, place: int) -> Served[Any]:
         return (yield from _together([_complete(models, request) for request in effect.effects]))
     if isinstance(effect, Score):
         return (yield from _score(effect, models))
+    models.trace.told(effect)
     if models.observer is not None:
         telling = Telling(models.observer, replace(effect, place=place))
         yield Batch((telling,))
@@ -222,7 +254,7 @@ def _complete(models: Models, request: Generate) -> Served[list[Completion]]:
         return known
     calls = Calls(request, policy.takes_n)
     while due := calls.due():
-        tickets = tuple(Call(policy, request, seeds) for seeds in due)
+        tickets = tuple(Call(policy, request, seeds, models.trace) for seeds in due)
         yield Batch(tickets, request.deadline)
         outcomes = [ticket.ended for ticket in tickets]
         for outcome in outcomes:
@@ -247,7 +279,7 @@ def _check(effect: Effect, models: Models) -> Served[None]:
 
 
 def _score(effect: Score, models: Models) -> Served[Sequence[Reward]]:
-    scoring = Scoring(models.reward, effect.pairs)
+    scoring = Scoring(models.reward, effect.pairs, trace=models.trace)
     yield Batch((scoring,), effect.deadline)
     outcome = scoring.ended
     if isinstance(outcome, Done):
@@ -282,7 +314,7 @@ def _weigh(trajectory: Trajectory, models: Models, inputs: Any) -> Served[Trajec
     scored = [c for c in trajectory.candidates if c.reward is not None]
     query = trajectory.query
     pairs = tuple(Pair(c.answers(query), c.response, c.value, inputs, query) for c in scored)
-    scoring = Scoring(models.gold, pairs)
+    scoring = Scoring(models.gold, pairs, trace=models.trace)
     yield Batch((scoring,))
     outcome = scoring.ended
     _check_fatal(models.policy, outcome)

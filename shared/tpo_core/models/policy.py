@@ -185,6 +185,12 @@ class AfterFirst:
             self._first += given
             raise
 
+    @property
+    def models(self) -> Mapping[Task, ChatModel]:
+        """Return the chat models behind, where the policy is made of some."""
+        models: Mapping[Task, ChatModel] = getattr(self._policy, "models", {})
+        return models
+
     def _split(self, request: Generate, seeds: Sequence[int]) -> tuple[list[Completion], Sequence[int]]:
         given: list[Completion] = []
         if request.task == "sample":

@@ -172,6 +172,7 @@ class Metered:
         self._policy, self._tally, self._told = policy, tally, told
         self.takes_n: Any = policy.takes_n
         self.fatal: tuple[type[Exception], ...] = policy.fatal
+        self.models: Any = getattr(policy, "models", {})
 
     def generate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
         """Ask, and count."""
