@@ -43,6 +43,7 @@ MODULES = [
     "studies.benchmarks.estimates",
     "studies.benchmarks.plans",
     "studies.checking",
+    "studies.intervals",
     "testing",
     "models.litellm_chat",
     "models.refusals",

@@ -1,110 +1,71 @@
-"""``tpo study``: plans against each other, with intervals."""
+"""``tpo study``: plans, modes, widths and depths against each other, with intervals."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import sys
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tpo_core.cli.options import add_models
+from tpo_core.cli.plans import run_plans
+from tpo_core.cli.scaling import add_options, run_scaling
 from tpo_core.errors import InvalidInputError
-from tpo_core.writing import replacing
-
-if TYPE_CHECKING:
-    from tpo_core.studies.plans import Difference, Row
 
 __all__ = ["add_parser", "run"]
+
+SEED = 12895
+"""Seeds below 1,000 are for tuning; what is reported is drawn with others."""
+
+_EPILOG = """\
+plans      best-of-N, the paper's and the adaptive plan at equal tokens, in simulated worlds
+modes      reward over rounds: tpo, revision, none
+depth      how many rounds pay; width: how many updates a round
+stability  standard deviation of a round's rewards
+
+examples:
+  tpo study plans --csv plans.csv
+  tpo study modes --html modes.html --png modes.png
+  tpo study width --api-base http://127.0.0.1:8000/v1 --reward judge --prompts prompts.jsonl -o width
+"""
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser("study", help="compare plans at equal tokens, with intervals")
-    parser.add_argument("what", choices=["plans"], help="plans: best-of-N, the paper's and the adaptive plan")
-    parser.add_argument("--policy", choices=["simulated"], default="simulated", help="who answers")
-    parser.add_argument("--runs", type=int, default=50, help="independent runs from a cold start (default 50)")
-    parser.add_argument("--queries", type=int, default=40, help="queries of one run (default 40)")
-    parser.add_argument("--world", action="append", metavar="NAME", help="only this world; may be given several times")
-    parser.add_argument("--seed", type=int, default=0, help="another seed draws other numbers (default 0)")
+    parser = subparsers.add_parser(
+        "study",
+        help="compare plans, modes, widths and depths at equal samples and tokens, with intervals",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=["plans", "width", "depth", "modes", "stability"], help="see below")
+    parser.add_argument(
+        "--policy",
+        choices=["simulated", "embedded", "model"],
+        help="who answers (simulated; model where --model or --api-base is given)",
+    )
+    parser.add_argument(
+        "--queries", type=int, metavar="N", help="most queries; of each run, for plans (40, or all prompts)"
+    )
+    parser.add_argument("--seed", type=int, default=SEED, help=f"another seed draws other numbers (default {SEED})")
     parser.add_argument("--csv", metavar="FILE", help="write the table to a CSV file too")
     parser.add_argument("--png", metavar="FILE", help='draw it too; needs pip install "tpo[plot]"')
+    plans = parser.add_argument_group("plans")
+    plans.add_argument("--runs", type=int, default=50, help="independent runs from a cold start (default 50)")
+    plans.add_argument("--world", action="append", metavar="NAME", help="only this world; may be given several times")
+    add_options(parser)
+    add_models(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Study; returns the exit code."""
-    from tpo_core.studies.plans import study_plans
-    from tpo_core.studies.worlds import WORLDS
-
-    for name in ("runs", "queries"):
-        if getattr(args, name) < 2:
-            raise InvalidInputError(f"--{name} must be at least 2, not {getattr(args, name)}")
-    names = [world.name for world in WORLDS]
-    if unknown := [name for name in args.world or () if name not in names]:
-        raise InvalidInputError(f"--world: there is no {unknown[0]!r}; the worlds are {', '.join(names)}")
-    worlds = [world for world in WORLDS if not args.world or world.name in args.world]
-    sys.stdout.write(_HEAD)
-    rows = []
-    for row in study_plans(args.runs, args.queries, args.seed, worlds):
-        sys.stdout.write(_line(row))
-        sys.stdout.flush()
-        rows.append(row)
-    sys.stdout.write(_FOOT)
-    if args.csv:
-        _write(args.csv, rows)
-    if args.png:
-        _draw(args.png, rows)
-    return 0
-
-
-_HEAD = (
-    f"{'world':16} {'queries':>7} {'best-of-N':>9} {'paper':>6} {'adaptive':>8}   "
-    f"{'adaptive - best-of-N':22} {'first 20 queries':22} {'adaptive - paper':22} {'true worth':22}\n"
-)
-_FOOT = (
-    "Rewards above the mean of fresh samples, in their spreads; equal tokens a query; 95 % intervals over runs.\n"
-    "True worth: what adaptive is ahead of best-of-N by what is not optimised.\n"
-)
-
-
-def _line(row: Row) -> str:
-    spans = (row.over_bon, row.over_bon_cold, row.over_paper, row.gold_over_bon)
-    return (
-        f"{row.world:16} {row.queries:7d} {row.bon:9.3f} {row.paper:6.3f} {row.adaptive:8.3f}   "
-        + " ".join(f"{_span(each):22}" for each in spans).rstrip()
-        + "\n"
-    )
-
-
-def _span(each: Difference) -> str:
-    return f"{each.mean:+.3f} ({each.low:+.3f} {each.high:+.3f})"
-
-
-def _write(path: str, rows: list[Row]) -> None:
-    with replacing(path, "--csv") as file:
-        table = csv.writer(file, lineterminator="\n")
-        flat = [_flat(row) for row in rows]
-        table.writerow(flat[0])
-        table.writerows(each.values() for each in flat)
-
-
-def _flat(row: Row) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in asdict(row).items():
-        found |= {f"{name}_{part}": v for part, v in value.items()} if isinstance(value, dict) else {name: value}
-    return found
-
-
-def _draw(path: str, rows: list[Row]) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InvalidInputError('--png needs matplotlib: pip install "tpo[plot]"') from error
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    ax = figure.subplots()
-    for place, arm in enumerate(("bon", "paper", "adaptive")):
-        ax.bar([n + 0.27 * (place - 1) for n in range(len(rows))], [getattr(r, arm) for r in rows], 0.25, label=arm)
-    ax.set_xticks(range(len(rows)), [row.world for row in rows], rotation=20)
-    ax.set_ylabel("best reward above the mean, in spreads")
-    ax.legend()
-    figure.savefig(path, format="png")
+    if args.policy is None:
+        args.policy = "model" if args.model or args.api_base else "simulated"
+    if args.policy == "embedded" and (args.model or args.api_base):
+        raise InvalidInputError("--policy embedded is a model of its own: leave out --model and --api-base")
+    if args.queries is not None and args.queries < 1:
+        raise InvalidInputError(f"--queries must be at least 1, not {args.queries}")
+    if args.what != "plans":
+        return run_scaling(args)
+    if args.policy != "simulated":
+        raise InvalidInputError("tpo study plans is simulated: benchmarks/real_policy.py plays the plans on a model")
+    return run_plans(args)

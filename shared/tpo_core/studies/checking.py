@@ -19,6 +19,7 @@ from tpo_core.config import TPOConfig
 from tpo_core.config.experience import Cost, Evidence, Experience
 from tpo_core.loop.estimates import Value, spread_of, value_of_updates
 from tpo_core.loop.planner import Costs, Outlook, best_split, gain
+from tpo_core.studies.intervals import Estimate
 
 __all__ = ["Check", "Estimate", "Verdict", "check", "probe", "wilson"]
 
@@ -34,15 +35,6 @@ FIRST_SHARE = 0.25
 """The share of its budget that the adaptive plan gives to the first samples."""
 LOWEST = -4.0
 """No best of samples is expected below this, in spreads from their mean."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

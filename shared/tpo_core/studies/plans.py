@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Literal
 
 from tpo_core.config import TPOConfig
 from tpo_core.config.experience import Experience
@@ -18,13 +18,17 @@ from tpo_core.studies.playing import play
 from tpo_core.studies.worlds import TOKENS, WORLDS, World, WorldGold, WorldPolicy, WorldReward, world_mean
 from tpo_core.values import Usage
 
-__all__ = ["ARMS", "Difference", "Played", "Row", "play_run", "rows", "study_plans"]
+__all__ = ["ARMS", "Difference", "Played", "Requirement", "Row", "play_run", "requirements", "rows", "study_plans"]
 
 PROMPT_PRICE = 0.2
 ARMS = ("bon", "paper", "adaptive")
 """Best-of-N, the paper's D2-N5, and the adaptive plan, each for the tokens that D2-N5 takes."""
 COLD = 20
 """The first queries of a run, in which little is known of the policy yet."""
+BEHIND = 0.02
+"""Spreads by which the adaptive plan may be behind best-of-N."""
+AHEAD = 0.3
+"""Spreads by which it must be ahead where the policy follows feedback."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,32 @@ class Row:
     gold_over_bon: Difference
     """By the true worth, which is not optimised."""
     tokens: float
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """What the adaptive plan must be in one world."""
+
+    name: str
+    found: Difference
+    least: float
+
+    @property
+    def verdict(self) -> Literal["met", "mean only", "not met"]:
+        """Return whether the interval's lower end reaches ``least``, or the mean alone, or neither."""
+        if self.found.low >= self.least:
+            return "met"
+        return "mean only" if self.found.mean >= self.least else "not met"
+
+
+def requirements(row: Row) -> list[Requirement]:
+    """Return what must be true of a world: no world may be lost, and one whose policy follows must be won."""
+    least = AHEAD if row.world == "follows" else -BEHIND
+    return [
+        Requirement("over best-of-N", row.over_bon, least),
+        Requirement(f"in the first {COLD} queries", row.over_bon_cold, least),
+        Requirement("over the paper's plan", row.over_paper, 0.0),
+    ]
 
 
 def budget() -> int:
