@@ -15,6 +15,7 @@ from langchain_core.runnables.utils import AnyConfigurableField, ConfigurableFie
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, RootModel
 
 from tpo_core import InvalidInputError
+from tpo_core.config import REWARD_NAMES
 from tpo_core.errors import nearest
 from tpo_core.prompts.rendering import render
 from tpo_core.prompts.signatures import TextualGradient, TextualLoss, Update
@@ -25,9 +26,6 @@ from tpo_langchain.roles import TunedPrompt
 from tpo_langchain.settings import RETURN_TRAJECTORY, setting_specs
 
 __all__ = ["Composite", "checked_parts"]
-
-_REWARDS = ("metric", "reward_fn", "reward_function", "reward_model", "evaluator", "scorer")
-"""What rewards are called elsewhere."""
 
 
 class Composite(RunnableSerializable[Any, Any]):
@@ -170,7 +168,7 @@ def checked_parts(names: Collection[str], given: Mapping[str, Any]) -> dict[str,
         InvalidInputError: One is missing, unknown or of the wrong kind, or every sample would be written to a history.
     """
     if unknown := sorted(set(given) - set(names)):
-        meant = "; did you mean reward?" if unknown[0] in _REWARDS else nearest(unknown[0], names)
+        meant = "; did you mean reward?" if unknown[0] in REWARD_NAMES else nearest(unknown[0], names)
         raise InvalidInputError(f"RunnableTPO takes no argument {', '.join(unknown)}{meant}")
     if given.get("runnable") is None or given.get("reward") is None:
         missing = "runnable" if given.get("runnable") is None else "reward"

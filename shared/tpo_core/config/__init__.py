@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from tpo_core.config.experience import Experience
 from tpo_core.errors import InvalidInputError, nearest
 
-__all__ = ["Mode", "PlanName", "TPOConfig", "configured"]
+__all__ = ["REWARD_NAMES", "Mode", "PlanName", "TPOConfig", "configured"]
 
 Mode = Literal["tpo", "revision", "bon"]
 PlanName = Literal["paper", "adaptive"]
@@ -163,7 +163,7 @@ def configured(config: TPOConfig | None, settings: Mapping[str, Any]) -> TPOConf
         raise InvalidInputError(f"config must be a TPOConfig, not {type(config).__name__}")
     known = [f.name for f in fields(TPOConfig)]
     for name in settings:
-        if name in _REWARDS:
+        if name in REWARD_NAMES:
             raise InvalidInputError(f"{name} is called reward here: give reward=, or the reward in its place")
         if name not in known:
             hint = nearest(name, known) or f"; the settings are {', '.join(known)}"
@@ -171,8 +171,10 @@ def configured(config: TPOConfig | None, settings: Mapping[str, Any]) -> TPOConf
     return replace(config or TPOConfig(), **settings)
 
 
-_REWARDS = ("metric", "reward_fn", "reward_model", "reward_func", "reward_funcs")
-"""What hosts call a reward."""
+REWARD_NAMES = (
+    "metric", "reward_fn", "reward_function", "reward_model", "reward_func", "reward_funcs", "evaluator", "scorer",
+)  # fmt: skip
+"""What rewards are called elsewhere."""
 
 
 def _check_int(name: str, value: Any, least: int, *, optional: bool = True) -> None:

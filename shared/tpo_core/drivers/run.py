@@ -232,7 +232,7 @@ class _Many(Stream):
         queries: Sequence[Prompt],
         policy: Answering,
         reward: Any,
-        config: TPOConfig | None,
+        config: TPOConfig,
         inputs: Sequence[Any] | None,
         gold: Any,
         on_progress: Observer | None,

@@ -13,7 +13,7 @@ from contextlib import aclosing, closing
 from typing import Any, Literal, TypeAlias, overload
 from weakref import WeakKeyDictionary
 
-from tpo_core.config import TPOConfig
+from tpo_core.config import TPOConfig, configured
 from tpo_core.drivers.driving import Awaited, adrive, drive
 from tpo_core.drivers.scheduler import Refused, Run, Scheduler
 from tpo_core.drivers.serving import Models, Observer, serve
@@ -41,7 +41,7 @@ _EndedSomehow: TypeAlias = "tuple[int, Trajectory | Exception]"
 def run_stream(
     queries: Iterable[Prompt],
     policy: Answering,
-    reward: Any,
+    reward: Any = None,
     config: TPOConfig | None = None,
     *,
     inputs: Iterable[Any] | None = None,
@@ -50,12 +50,13 @@ def run_stream(
     max_concurrency: int | None = None,
     window: int | None = None,
     return_exceptions: Literal[False] = False,
+    **settings: Any,
 ) -> Generator[_Ended, None, None]: ...
 @overload
 def run_stream(
     queries: Iterable[Prompt],
     policy: Answering,
-    reward: Any,
+    reward: Any = None,
     config: TPOConfig | None = None,
     *,
     inputs: Iterable[Any] | None = None,
@@ -64,11 +65,12 @@ def run_stream(
     max_concurrency: int | None = None,
     window: int | None = None,
     return_exceptions: bool,
+    **settings: Any,
 ) -> Generator[_EndedSomehow, None, None]: ...
 def run_stream(
     queries: Iterable[Prompt],
     policy: Answering,
-    reward: Any,
+    reward: Any = None,
     config: TPOConfig | None = None,
     *,
     inputs: Iterable[Any] | None = None,
@@ -77,6 +79,7 @@ def run_stream(
     max_concurrency: int | None = None,
     window: int | None = None,
     return_exceptions: bool = False,
+    **settings: Any,
 ) -> Generator[tuple[int, Any], None, None]:
     """Run one loop per query of any iterable, and yield each trajectory as it ends.
 
@@ -89,6 +92,7 @@ def run_stream(
         inputs: One per query, read along.
         window: Most queries on their way at once; four for each request that may be out by default.
         return_exceptions: Yield the exception of a query that failed instead of raising the first one.
+        **settings: Fields of ``TPOConfig``, in the place of the config's: ``width=3``.
 
     Yields:
         A query's place, from 0, and its trajectory, in the order in which they end.
@@ -98,7 +102,7 @@ def run_stream(
         Exception: The first that ended a loop, as in ``run``; its ``trajectories`` are those of the queries that were
             on their way, by place, as they stood. Whatever ``queries`` raises ends the stream likewise.
     """
-    limit = AT_ONCE if max_concurrency is None else max_concurrency
+    config, limit = configured(config, settings), AT_ONCE if max_concurrency is None else max_concurrency
     answering = models(policy, reward, gold, on_progress)
     stream = Stream(_steps(queries, inputs), answering, config, limit, _window(window, limit))
     return _driven(stream, return_exceptions)
@@ -108,7 +112,7 @@ def run_stream(
 def arun_stream(
     queries: Iterable[Prompt] | AsyncIterable[Prompt],
     policy: Answering,
-    reward: Any,
+    reward: Any = None,
     config: TPOConfig | None = None,
     *,
     inputs: Iterable[Any] | None = None,
@@ -117,12 +121,13 @@ def arun_stream(
     max_concurrency: int | None = None,
     window: int | None = None,
     return_exceptions: Literal[False] = False,
+    **settings: Any,
 ) -> AsyncGenerator[_Ended, None]: ...
 @overload
 def arun_stream(
     queries: Iterable[Prompt] | AsyncIterable[Prompt],
     policy: Answering,
-    reward: Any,
+    reward: Any = None,
     config: TPOConfig | None = None,
     *,
     inputs: Iterable[Any] | None = None,
@@ -131,11 +136,12 @@ def arun_stream(
     max_concurrency: int | None = None,
     window: int | None = None,
     return_exceptions: bool,
+    **settings: Any,
 ) -> AsyncGenerator[_EndedSomehow, None]: ...
 def arun_stream(
     queries: Iterable[Prompt] | AsyncIterable[Prompt],
     policy: Answering,
-    reward: Any,
+    reward: Any = None,
     config: TPOConfig | None = None,
     *,
     inputs: Iterable[Any] | None = None,
@@ -144,11 +150,13 @@ def arun_stream(
     max_concurrency: int | None = None,
     window: int | None = None,
     return_exceptions: bool = False,
+    **settings: Any,
 ) -> AsyncGenerator[tuple[int, Any], None]:
     """Run one loop per query without blocking the event loop; see ``run_stream``.
 
     ``queries`` may be an async iterable; what takes long to come holds up nothing that is on its way.
     """
+    config = configured(config, settings)
     answering, limit = models(policy, reward, gold, on_progress), max_concurrency
     room = _window(window, AT_ONCE if limit is None else limit)
     if not isinstance(queries, AsyncIterable):
@@ -167,7 +175,7 @@ class Stream:
     Args:
         queries: A query with its inputs each, or None where the next is not there yet.
         answering: Who answers.
-        config: Of every loop; ``TPOConfig()`` by default.
+        config: Of every loop.
         limit: Most requests at once; None for no limit.
         window: Most queries on their way at once; None for no limit.
     """
@@ -176,7 +184,7 @@ class Stream:
         self,
         queries: Iterable[tuple[Prompt, Any] | None],
         answering: Models,
-        config: TPOConfig | None,
+        config: TPOConfig,
         limit: int | None,
         window: int | None = None,
     ) -> None:
@@ -185,9 +193,6 @@ class Stream:
             raise InvalidInputError(f"max_concurrency must be at least 1, not {limit}")
         if window is not None and window < 1:
             raise InvalidInputError(f"window must be at least 1, not {window}")
-        config = TPOConfig() if config is None else config
-        if not isinstance(config, TPOConfig):
-            raise InvalidInputError(f"config must be a TPOConfig, not {type(config).__name__}")
         self.scheduler = Scheduler(_runs(queries, answering, config), limit, window)
         self._reward = answering.reward.origin
         self._diagnosed, self._ended, self._diagnosis = 0, 0, ""

@@ -10,7 +10,7 @@ import dspy
 import pytest
 
 import tpo_dspy
-from tpo_core import InvalidInputError, TPOConfig, arun, arun_many, run, run_many
+from tpo_core import InvalidInputError, TPOConfig, Trajectory, arun, arun_many, arun_stream, run, run_many, run_stream
 from tpo_core.testing import ScriptedPolicy
 
 
@@ -22,6 +22,10 @@ def policy() -> ScriptedPolicy:
     return ScriptedPolicy(sample=["a", "bb", "ccc"], update=["dddd"])
 
 
+async def streamed(*args: Any, **kwargs: Any) -> list[Trajectory]:
+    return [trajectory async for _, trajectory in arun_stream(*args, **kwargs)]
+
+
 def test_every_run_takes_fields_of_the_config_as_arguments_beside_it() -> None:
     config = TPOConfig(width=3, depth=1)
     made = [
@@ -29,8 +33,10 @@ def test_every_run_takes_fields_of_the_config_as_arguments_beside_it() -> None:
         asyncio.run(arun("q", policy(), longer, config, width=2)),
         *run_many(["q"], policy(), longer, config, width=2),
         *asyncio.run(arun_many(["q"], policy(), longer, config, width=2)),
+        *(trajectory for _, trajectory in run_stream(["q"], policy(), longer, config, width=2)),
+        *asyncio.run(streamed(["q"], policy(), longer, config, width=2)),
     ]
-    assert [len(t.rewards(0)) for t in made] == [2] * 4 and {len(t.steps) for t in made} == {1}
+    assert [len(t.rewards(0)) for t in made] == [2] * 6 and {len(t.steps) for t in made} == {1}
     assert config.width == 3 and [step.step for step in made[0].steps] == [1]
 
 
@@ -48,6 +54,8 @@ def test_what_is_no_setting_is_refused_with_what_may_be_meant(given: dict[str, A
     reward = {} if not given or longer in given.values() else {"reward": longer}
     with pytest.raises(InvalidInputError, match=said):
         run("q", policy(), **reward, **given)
+    with pytest.raises(InvalidInputError, match=said):
+        run_stream(["q"], policy(), **reward, **given)
     with pytest.raises(InvalidInputError, match=said):
         tpo_dspy.TPO(dspy.Predict("question -> answer"), **reward, **given)
 
