@@ -18,31 +18,43 @@ if TYPE_CHECKING:
     from tpo_core.rewards.judge.model import JudgeReward as JudgeReward
     from tpo_core.rewards.penalty import LengthPenalty as LengthPenalty
     from tpo_core.rewards.remote.model import RemoteRewardModel as RemoteRewardModel
+    from tpo_core.rewards.verifiable.code import CodeTestsReward as CodeTestsReward
+    from tpo_core.rewards.verifiable.schema import JSONSchemaReward as JSONSchemaReward
+    from tpo_core.rewards.verifiable.translation import ChrFReward as ChrFReward
+    from tpo_core.rewards.verifiable.translation import RoundTripReward as RoundTripReward
 
 __all__ = [
     "Check",
     "ChecksReward",
+    "ChrFReward",
+    "CodeTestsReward",
     "EnsembleReward",
     "FunctionReward",
     "HFRewardModel",
+    "JSONSchemaReward",
     "JudgeReward",
     "LengthPenalty",
     "Pair",
     "RemoteRewardModel",
     "Reward",
     "RewardModel",
+    "RoundTripReward",
     "as_reward",
 ]
 
 _HOMES = {
     "Check": "checks",
     "ChecksReward": "checks",
+    "ChrFReward": "verifiable.translation",
+    "CodeTestsReward": "verifiable.code",
     "EnsembleReward": "ensemble",
     "FunctionReward": "function",
     "HFRewardModel": "hf.model",
+    "JSONSchemaReward": "verifiable.schema",
     "JudgeReward": "judge.model",
     "LengthPenalty": "penalty",
     "RemoteRewardModel": "remote.model",
+    "RoundTripReward": "verifiable.translation",
     "as_reward": "function",
 }
 
