@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tpo_core.errors import InvalidInputError, RewardError
 from tpo_core.rewards import ChrFReward, CodeTestsReward, JSONSchemaReward, Reward, RewardModel, RoundTripReward
 from tpo_core.testing import ScriptedPolicy
 
+ROOT = Path(__file__).parents[3]
 ADD = "assert add(1, 2) == 3\n\ndef test_of_negative_numbers():\n    assert add(-1, -1) == -2\n"
 
 
@@ -97,6 +99,20 @@ def test_a_sandbox_runs_it_and_one_that_is_not_there_is_named_before_anything_is
         run("?", ScriptedPolicy(), CodeTestsReward("assert x", sandbox=("no-such-sandbox",)))
     with pytest.raises(RewardError, match="cannot run a program of one line"):
         CodeTestsReward("assert x", sandbox=("false",)).check()
+
+
+def test_the_page_s_sandbox_takes_the_network_away() -> None:
+    sandbox = ("unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child")
+    assert ", ".join(f'"{word}"' for word in sandbox) in (ROOT / "docs" / "special-tasks.md").read_text()
+    reward = CodeTestsReward("assert refused", seconds=30, sandbox=sandbox)
+    try:
+        reward.check()
+    except RewardError:
+        pytest.skip("user namespaces are not allowed here")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connects = f"import socket\nrefused = socket.socket().connect_ex({server.getsockname()!r}) != 0"
+        assert one(reward, connects) == 1
+        assert one(CodeTestsReward("assert refused", seconds=30), connects) == 0
 
 
 @pytest.mark.parametrize(
