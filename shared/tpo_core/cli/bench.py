@@ -11,15 +11,18 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from tpo_core.cli.options import add_models, add_search, config_of, log
-from tpo_core.cli.run import Models, add_whole, answer, check_numbers, count_prompts, stop_on_sigterm
+from tpo_core.cli.run import RETRIES, Closing, Models, add_whole, answer, check_numbers, count_prompts, stop_on_sigterm
 from tpo_core.cli.text import clean
 from tpo_core.config import TPOConfig
 from tpo_core.errors import InvalidInputError
+from tpo_core.masking import public
+from tpo_core.writing import replacing
 
 if TYPE_CHECKING:
     from tpo_core.studies.benchmarks.entries import Benchmark
-    from tpo_core.studies.benchmarks.folder import BenchFolder
+    from tpo_core.studies.benchmarks.folder import BenchFolder, Made
     from tpo_core.studies.benchmarks.plans import Plan
+    from tpo_core.studies.benchmarks.refusals import RefusalJudge
 
 __all__ = ["add_parser", "run"]
 
@@ -34,6 +37,9 @@ examples:
 
 The same command again goes on where it was stopped.
 """
+
+
+_IMPORT = "win rates: alpaca_eval's leaderboard.csv, or what Arena-Hard's show_result.py printed"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -66,6 +72,19 @@ def add_parser(subparsers: Any) -> None:
     what.add_argument(
         "--expected-tokens", type=int, default=500, metavar="N", help="with --dry-run: of an answer (500)"
     )
+    made = parser.add_argument_group("scores and report")
+    made.add_argument("--judge", metavar="MODEL", help="who tells refusals (xstest): WildGuard, or any chat model")
+    made.add_argument("--judge-base", metavar="URL", help="the judge's server; that of the policy by default")
+    made.add_argument(
+        "--judge-form", choices=("wildguard", "chat"), help="its prompt and labels; by default the judge's name tells"
+    )
+    made.add_argument("--gold", metavar="REWARD", help="a held-out reward, named as --reward; never optimised")
+    made.add_argument("--import", dest="imports", action="append", default=[], metavar="FILE", help=_IMPORT)
+    made.add_argument(
+        "--report", metavar="PAGE", help="write one self-contained HTML page; without NAME, of what there is"
+    )
+    made.add_argument("--policy-params", metavar="P", help="parameters, such as 70B: say operations, beside DPO")
+    made.add_argument("--reward-params", metavar="P", help="likewise of the reward model, where it reports tokens")
     add_models(parser)
     parser.add_argument("--policy", dest="model", metavar="MODEL", help="another word for --model")
     add_search(parser, plan=False)
@@ -80,6 +99,8 @@ def run(args: Namespace) -> int:
         ModelError: A model cannot be found or reached; the same command then goes on.
         StoreError: A folder is another run's, in use, full, or cannot be written.
     """
+    from tpo_core.report import parameters
+    from tpo_core.studies.benchmarks.checkers import checker
     from tpo_core.studies.benchmarks.entries import table
     from tpo_core.studies.benchmarks.folder import BenchFolder
 
@@ -87,21 +108,95 @@ def run(args: Namespace) -> int:
         sys.stdout.write(table())
         return 0
     log(args.verbose)
-    chosen, plans = _chosen(args)
+    for text in filter(None, (args.policy_params, args.reward_params)):
+        parameters(text)  # complains before anything is asked
+    asks = args.names or not (args.report or args.imports or args.gold or args.judge)
+    chosen, plans = _chosen(args) if asks else ([], [])
     if args.output is None:
         raise InvalidInputError("say where the answers are kept: -o FOLDER")
     folder = BenchFolder(args.output)
-    for plan in plans:
-        check_numbers(_of_plan(args, plan))
-    _prepare(args, folder, chosen)
-    runs = [_of_run(args, folder, each, plan) for each in chosen for plan in plans]
-    if args.dry_run:
-        _say(_dry_run(args, runs))
-        return 0
-    totals = [count_prompts(each) for each in runs]
-    with ExitStack() as opened:
-        stop_on_sigterm(opened)
-        return asyncio.run(_answer(runs, totals, Models(runs[0], opened)))
+    code = 0
+    if chosen:
+        for plan in plans:
+            check_numbers(_of_plan(args, plan))
+        for each in chosen:
+            checker(each.scored)  # complains where its package is not installed
+        _prepare(args, folder, chosen)
+        runs = [_of_run(args, folder, each, plan) for each in chosen for plan in plans]
+        if args.dry_run:
+            _say(_dry_run(args, runs))
+            return 0
+        totals = [count_prompts(each) for each in runs]
+        with ExitStack() as opened:
+            stop_on_sigterm(opened)
+            code = asyncio.run(_answer(runs, totals, Models(runs[0], opened)))
+    _score(args, folder)
+    _hand_out(args, folder)
+    _report(args, folder)
+    return code
+
+
+def _score(args: Namespace, folder: BenchFolder) -> None:
+    """Score what has no score yet: by programs, and by the judge and the held-out reward that are named."""
+    from tpo_core.cli.models import find_model, find_reward
+    from tpo_core.studies.benchmarks.refusals import RefusalJudge
+    from tpo_core.studies.benchmarks.scoring import score_checks, score_gold
+
+    if not (made := list(folder.made())):
+        raise InvalidInputError(f"{args.output} holds no runs yet: name a benchmark, and its answers come there")
+    for each in made:
+        score_checks(each)
+    if args.judge is not None:
+        settings = {"timeout": args.timeout, "max_retries": RETRIES}
+        with Closing(find_model(args.judge, args.judge_base or args.api_base, **settings)) as model:
+            judge = RefusalJudge(model, args.judge_form, args.max_concurrency)
+            asyncio.run(_judge(made, judge))
+    if args.gold is not None:
+
+        def named(name: str | None) -> Any:
+            return find_model(name, args.api_base, timeout=args.timeout, max_retries=RETRIES)
+
+        with Closing(find_reward(args.gold, judge=lambda: named(args.model), named=named)) as gold:
+            gold.check()
+            for each in made:
+                score_gold(each, gold, public(args.gold) if "://" in args.gold else args.gold)
+
+
+async def _judge(made: Sequence[Made], judge: RefusalJudge) -> None:
+    from tpo_core.studies.benchmarks.scoring import score_refusals
+
+    for each in made:
+        await score_refusals(each, judge)
+
+
+def _hand_out(args: Namespace, folder: BenchFolder) -> None:
+    """Write what official tools read, and take in what they printed."""
+    from tpo_core.studies.benchmarks.official import export, import_results
+
+    told = []
+    for each in folder.made():
+        if (written := export(each, folder.path / "official")) is not None:
+            told.append(f"{written[0]}: {written[1]:,} answers, as the official tool reads them")
+    for file in args.imports:
+        for each, figure in import_results(file, folder.made()):
+            told.append(f"{each.benchmark.name} {each.plan}: {figure.metric} {figure.mean:.1f} %")
+    if not args.quiet:
+        _say(told)
+
+
+def _report(args: Namespace, folder: BenchFolder) -> None:
+    """Say the results, and write the page where one is asked for."""
+    from tpo_core.report import figures_page, parameters
+    from tpo_core.studies.benchmarks.page import bench_figures
+
+    policy, reward = (None if text is None else parameters(text) for text in (args.policy_params, args.reward_params))
+    title = f"Benchmarks: {folder.path.resolve().name}"
+    figures = bench_figures(folder, policy=policy, reward=reward, title=title)
+    if args.report is not None:
+        with replacing(args.report, "--report") as file:
+            file.write(figures_page(figures))
+    if not args.quiet:
+        _say(figures.lines())
 
 
 def _chosen(args: Namespace) -> tuple[list[Benchmark], list[Plan]]:

@@ -25,7 +25,18 @@ from tpo_core.threads import AT_ONCE
 if TYPE_CHECKING:
     from tpo_core.runs import Budget, Item, Price, Source, Tally
 
-__all__ = ["Models", "add_parser", "add_whole", "answer", "check_numbers", "count_prompts", "run", "stop_on_sigterm"]
+__all__ = [
+    "RETRIES",
+    "Closing",
+    "Models",
+    "add_parser",
+    "add_whole",
+    "answer",
+    "check_numbers",
+    "count_prompts",
+    "run",
+    "stop_on_sigterm",
+]
 
 RETRIES = 6
 """How often a client asks a judge again that has too much to do: half a minute."""
@@ -169,7 +180,7 @@ class Models:
         self.model = self.chat(args.model)
         self.embedded = is_embedded(self.model)
         reward = find_reward(args.reward, judge=lambda: self.judge(args.model), named=self.judge)
-        self.reward = opened.enter_context(_closing(reward))
+        self.reward = opened.enter_context(Closing(reward))
         reward.check()  # rather than a failure of every query
         self.policy(None)
         for model in self._chats.values():
@@ -189,7 +200,7 @@ class Models:
                 return here  # in this process, and once is enough
             settings = {"max_retries": retries, "timeout": self._args.timeout}
             found = find_model(name, self._args.api_base, listed=True, **settings)
-            self._chats[key] = self._opened.enter_context(_closing(found))
+            self._chats[key] = self._opened.enter_context(Closing(found))
         return self._chats[key]
 
     def judge(self, name: str | None) -> ChatModel:
@@ -210,7 +221,7 @@ class Models:
         return self._policies[name]
 
 
-class _closing:
+class Closing:
     """Closes at the end what has ``close``."""
 
     def __init__(self, thing: Any) -> None:

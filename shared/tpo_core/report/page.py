@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tpo_core.masking import hide
 from tpo_core.report.entries import Entry, Item
+from tpo_core.report.figures import Figures
 from tpo_core.report.record import record, row
 from tpo_core.report.summary import RunSummary, SummaryTally
 from tpo_core.report.text import summary_lines, trajectory_line
@@ -29,7 +30,7 @@ from tpo_core.report.text import summary_lines, trajectory_line
 if TYPE_CHECKING:
     from tpo_core.trajectory import Trajectory
 
-__all__ = ["Writer", "notebook_frame", "run_page", "trajectory_page", "write_run_page"]
+__all__ = ["Writer", "figures_page", "notebook_frame", "run_page", "trajectory_page", "write_run_page"]
 
 CHUNK = 160_000
 """Characters of JSON packed together: the more, the better they compress; the fewer, the faster a tree opens."""
@@ -43,9 +44,14 @@ MOST_IN_NOTEBOOK = 4_000_000
 _SHARED = ("dom.js", "numbers.js", "diff.js", "axes.js", "scatter.js", "candidate.js", "tree.js")
 _SCRIPTS = {
     "trajectory": (*_SHARED, "trajectory.js"),
+    "study": ("dom.js", "numbers.js", "axes.js", "lines.js", "study.js"),
     "run": (*_SHARED, "bars.js", "curves.js", "tokens.js", "figures.js", "rows.js", "filters.js", "table.js", "run.js"),
 }
-_STYLES = {"trajectory": ("page.css", "tree.css"), "run": ("page.css", "tree.css", "run.css")}
+_STYLES = {
+    "trajectory": ("page.css", "tree.css"),
+    "run": ("page.css", "tree.css", "run.css"),
+    "study": ("page.css", "run.css", "study.css"),
+}
 
 
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -125,6 +131,12 @@ def write_run_page(
     return summary
 
 
+def figures_page(figures: Figures) -> str:
+    """Return tables and charts as an HTML page that needs nothing else."""
+    data = {**figures.to_dict(), "about": {str(k): hide(str(v)) for k, v in figures.about.items()}}
+    return _head("study", figures.title) + _embed("figures", data) + _foot("study", figures.lines())
+
+
 def _chunks(items: Iterable[Item], tally: SummaryTally, most: int | None) -> Iterator[tuple[list[Any], list[str]]]:
     """Yield lines of the table with their trees as JSON, enough to be worth packing."""
     rows: list[Any] = []
@@ -166,7 +178,7 @@ def _foot(kind: str, lines: Iterable[str]) -> str:
     return f"<noscript><pre>{plain}</pre></noscript>\n<script>{_assets(kind)[1]}</script>\n</body>\n</html>\n"
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def _assets(kind: str) -> tuple[str, str]:
     """Return a page's style and script."""
     folder = files("tpo_core.report") / "static"
