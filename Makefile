@@ -2,6 +2,11 @@
 PYTHON ?= python3
 export LITELLM_LOCAL_MODEL_COST_MAP = True
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# uv installs the many packages of the tests in a third of pip's time, and reads none of pip's settings.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export UV_HTTP_TIMEOUT ?= 180
+# What one process of the tests has compiled, the next need not compile.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test one-half other-half browser lint docs bench clean
 
@@ -52,7 +57,9 @@ bench: .venv/done
 
 .venv/done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install -q -c constraints.txt -e ".[dev]"
+	.venv/bin/pip install -q uv
+	.venv/bin/uv pip install -q --python .venv -c constraints.txt -e ".[dev]" \
+	|| .venv/bin/pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
 
 # The reference is made from the source as it stands: nothing of it needs to be installed.

@@ -1,6 +1,6 @@
 """The command killed with SIGKILL at every kind of moment: each query once in the end, and nothing paid twice.
 
-``TPO_KILLS`` says how often it is killed; 50 times by default, each start a second or two.
+It is killed 12 times, 50 times where ``TPO_FULL`` is set; each start takes a second or two.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from typing import Any
 
 import pytest
 import run_command
+from full import either
 
 from loopback import LoopbackServer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="signals of POSIX")
 
-KILLS = int(os.environ.get("TPO_KILLS", "50"))
+KILLS = either(50, short=12)
 CONCURRENCY = 8
 REWARD = """
 import os, signal

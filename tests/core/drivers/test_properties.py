@@ -8,6 +8,7 @@ import math
 from statistics import mean
 
 import pytest
+from full import either
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -59,7 +60,7 @@ def frozen(trajectory: Trajectory) -> Trajectory:
     return dataclasses.replace(trajectory, seconds={})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=either(150, short=50), deadline=None)
 @given(
     configs, st.lists(answers, min_size=1, max_size=8), st.lists(answers, min_size=1, max_size=8), st.text(max_size=5)
 )
@@ -104,20 +105,20 @@ def average(policy: SimulatedPolicy, **config: object) -> float:
     return mean(t.best.reward for t in trajectories)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(either(3, short=1)))
 def test_at_equal_samples_tpo_beats_revision_beats_best_of_n(seed):
     policy = SimulatedPolicy(seed=seed)
     tpo, revision = (average(policy, mode=mode, width=5, depth=2) for mode in ("tpo", "revision"))
     assert tpo > revision > average(policy, mode="bon", width=15)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(either(3, short=1)))
 def test_deeper_is_better_for_a_policy_that_follows_feedback(seed):
     by_depth = [average(SimulatedPolicy(seed=seed), width=5, depth=depth) for depth in (0, 1, 2, 4)]
     assert by_depth == sorted(by_depth)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(either(3, short=1)))
 def test_a_policy_that_ignores_feedback_makes_tpo_no_worse_than_best_of_n(seed):
     deaf = SimulatedPolicy(follows=0, seed=seed)
     assert average(deaf, width=5, depth=2) >= average(deaf, mode="bon", width=15) - 0.25  # three standard errors

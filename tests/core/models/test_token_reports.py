@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from full import either
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +24,7 @@ def counted(text: str) -> int:
     return len(litellm.encoding.encode(text, disallowed_special=()))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=either(500, short=60), deadline=None)
 @given(st.text(max_size=60) | st.text("ab'’_ .,-\n1—é中文", max_size=60))
 @example("don't \"do\" it, he said: players' _x_ (foo)")
 @example("हिन्दी में लिखा है। ภาษาไทย สวัสดี e\u0301te\u0301 naïve café")
@@ -41,7 +42,7 @@ def test_the_least_is_most_of_what_there_is():
     assert least > 0.6 * real  # so that a report of one choice of two cannot pass
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=either(200, short=40), deadline=None)
 @given(st.lists(st.text(max_size=40) | st.sampled_from(["Oak is hard.", "", "Yes", "中文"]), min_size=1, max_size=5))
 def test_a_report_of_all_choices_is_believed(texts):
     usage = Usage(0, 1, 10, sum(map(counted, texts)), 5)

@@ -7,6 +7,7 @@ import re
 import time
 from dataclasses import replace
 
+from full import either
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
@@ -181,26 +182,27 @@ def test_names_stand_where_a_run_has_them_and_are_searched(page, make):
     assert column(page, 1) == ["batch-4"]
 
 
-def test_ten_thousand_queries_load_sort_filter_and_open_within_seconds(page, make):
+def test_thousands_of_queries_load_sort_filter_and_open_within_seconds(page, make):
+    many = either(10_000, short=2_000)
     trees = [make(i, words=40, width=5) for i in range(50)]
-    html = run_page(replace(trees[i % 50], query=f"question {i}") for i in range(10_000))
+    html = run_page(replace(trees[i % 50], query=f"question {i}") for i in range(many))
     start = time.monotonic()
     page.show(html)
     assert time.monotonic() - start < 40  # a second or two on a machine at rest
     assert page.ask("document.querySelectorAll('*').length") < 8000
-    assert page.ask("document.querySelector('table.queries').getAttribute('aria-rowcount')") == "10001"
+    assert page.ask("document.querySelector('table.queries').getAttribute('aria-rowcount')") == str(many + 1)
     spent = page.ask(
         "(() => { const t = performance.now(); document.querySelector('[data-key=tokens] button').click();"
         " return performance.now() - t; })()"
     )
     assert spent < 5000
     page.run("const s = document.querySelector('.scroller'); s.scrollTop = s.scrollHeight")
-    page.until("document.querySelector('tr.line[data-at=\"9999\"]')")
+    page.until(f"document.querySelector('tr.line[data-at=\"{many - 1}\"]')")
     assert len(page.find("tr.line")) < 100
-    page.find("input[type=search]")[0].send_keys("question 9999")
+    page.find("input[type=search]")[0].send_keys(f"question {many - 1}")
     page.click("tr.line")
     page.until("document.querySelector('dialog .tree')")
-    assert page.texts("dialog .query .text") == ["question 9999"]
+    assert page.texts("dialog .query .text") == [f"question {many - 1}"]
 
 
 def test_on_paper_the_figures_and_the_first_queries_stand_without_controls(page, make):
