@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +20,19 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")  # a busy machine fails no property
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what people type and wrap, and what comes of each: the tables of the files called ``test_shapes.py``."""
+    tables: dict[str, list[tuple[str, str]]] = {}
+    for report in terminalreporter.stats.get("passed", []):
+        for name, shape in getattr(report, "user_properties", []):
+            if name == "shape":
+                tables.setdefault(report.nodeid.partition("::")[0], []).append(shape)
+    for file, shapes in tables.items():
+        terminalreporter.section(f"shapes: {file.removeprefix('tests/').removesuffix('/test_shapes.py')}")
+        for shape, result in shapes:
+            terminalreporter.write_line(f"{shape:45}{result:.150}")
 
 
 @pytest.fixture

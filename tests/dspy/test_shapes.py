@@ -98,7 +98,7 @@ TABLE = [
 
 @pytest.mark.parametrize(("shape", "make", "reward", "more", "result"), TABLE, ids=[row[0] for row in TABLE])
 def test_a_shape_works_or_is_refused_with_what_to_do(
-    scripted: Any, shape: str, make: Any, reward: Any, more: dict[str, Any], result: str
+    scripted: Any, shape: str, make: Any, reward: Any, more: dict[str, Any], result: str, record_property: Any
 ) -> None:
     rules: list[Any] = [
         ("improved_answer", {"improved_answer": "an improved answer"}),
@@ -111,7 +111,9 @@ def test_a_shape_works_or_is_refused_with_what_to_do(
     if result == WORKS:
         pred = TPO(make(), reward, **given)(question="why?")
         assert pred.answer and pred.tpo_trajectory.best.reward is not None
+        record_property("shape", (shape, result))
         return
     with pytest.raises(TPOError) as caught:
         TPO(make(), reward, **given)(question="why?")
     assert result in str(caught.value), shape
+    record_property("shape", (shape, f"refused: {caught.value}"))

@@ -117,16 +117,6 @@ def vcr() -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print what langchain-tests' suites came to; the reasons for what does not apply are in test_chat_standard.py."""
-    shapes = [
-        shape
-        for report in terminalreporter.stats.get("passed", [])
-        for name, shape in getattr(report, "user_properties", [])
-        if name == "shape" and "langchain/test_shapes.py" in report.nodeid
-    ]
-    if shapes:
-        terminalreporter.section("LangChain shapes")
-        for shape, result in shapes:
-            terminalreporter.write_line(f"{shape:45}{result:.150}")
     counts = {
         outcome: sum(
             "test_chat_standard.py" in getattr(r, "nodeid", "") for r in terminalreporter.stats.get(outcome, [])
