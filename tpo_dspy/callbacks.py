@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import dspy
 from dspy.utils.callback import ACTIVE_CALL_ID
 
+from tpo_core.drivers.mlflow_span import note_rewards
 from tpo_core.loop.effects import Progress
 from tpo_core.rewards import RewardModel
 from tpo_core.values import Pair, Reward
@@ -170,7 +171,7 @@ class ScoreInRound(RewardModel):
 
         def score() -> list[Reward]:
             with dspy.context(trace=[], send_stream=None):
-                return self._module()(pairs=list(pairs))  # type: ignore[no-any-return]
+                return Score(self._scored, self._ascored)(pairs=list(pairs))  # type: ignore[no-any-return]
 
         return self._rounds.run(None, score)
 
@@ -179,7 +180,7 @@ class ScoreInRound(RewardModel):
 
         async def score() -> list[Reward]:
             with dspy.context(trace=[], send_stream=None):
-                return await self._module().acall(pairs=list(pairs))  # type: ignore[no-any-return]
+                return await Score(self._scored, self._ascored).acall(pairs=list(pairs))  # type: ignore[no-any-return]
 
         return await self._rounds.arun(None, score)
 
@@ -196,8 +197,15 @@ class ScoreInRound(RewardModel):
         """Return the reward model behind this."""
         return self._reward.origin
 
-    def _module(self) -> Score:
-        return Score(self._reward.score_pairs, self._reward.ascore_pairs)
+    def _scored(self, pairs: Sequence[Pair]) -> list[Reward]:
+        return self._noted(self._reward.score_pairs(pairs))
+
+    async def _ascored(self, pairs: Sequence[Pair]) -> list[Reward]:
+        return self._noted(await self._reward.ascore_pairs(pairs))
+
+    def _noted(self, rewards: list[Reward]) -> list[Reward]:
+        note_rewards(self.name, rewards, "Score.forward")
+        return rewards
 
 
 def is_async(module: dspy.Module) -> bool:

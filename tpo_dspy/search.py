@@ -11,6 +11,7 @@ from typing import Any
 import dspy
 
 from tpo_core.config import TPOConfig
+from tpo_core.drivers.mlflow_span import note_outcome
 from tpo_core.drivers.serving import Observer
 from tpo_core.errors import RewardError
 from tpo_core.loop.effects import Generate, Progress
@@ -99,6 +100,7 @@ class Search:
         reached = (c for c in trajectory.candidates if mark is not None and c.reward is not None and c.reward >= mark)
         chosen = next(reached, trajectory.best)
         extend_trace(self._policy.steps_of(chosen))
+        note_outcome(trajectory)
         return with_trajectory(trajectory, chosen)
 
     def _note(self, progress: Progress) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import dspy
 
 from tpo_core.config import Mode, TPOConfig, configured
+from tpo_core.drivers.mlflow_span import note_outcome
 from tpo_core.drivers.run import arun, run
 from tpo_core.drivers.serving import Observer
 from tpo_core.errors import InvalidInputError
@@ -189,6 +190,7 @@ class _Run:
     def result(self, trajectory: Trajectory) -> dspy.Prediction:
         """Return the best candidate's Prediction with the trajectory, and leave its path in the caller's trace."""
         extend_trace(self._policy.path_to(trajectory))
+        note_outcome(trajectory)
         return with_trajectory(trajectory, trajectory.best)
 
 

@@ -25,6 +25,7 @@ from langchain_core.tracers.base import BaseTracer
 from langchain_core.tracers.schemas import Run
 
 from tpo_core import Progress, Trajectory, Usage
+from tpo_core.drivers.mlflow_span import note_outcome, note_rewards
 from tpo_core.models.openai_format import read_finish_reason
 from tpo_core.models.token_reports import Written, of_all_choices
 from tpo_core.rewards import RewardModel
@@ -214,6 +215,7 @@ class _Scoring(Runnable[Any, "list[Reward]"]):
         told = {"reward_model": self._reward.name, "rewards": [float(r) if r == r else None for r in rewards]}
         for _, run in traced(run_manager):
             run.add_metadata({"tpo": told})
+        note_rewards(self._reward.name, rewards, "tpo:score")
         return rewards
 
 
@@ -271,7 +273,7 @@ def traced(run_manager: Any) -> Iterator[tuple[BaseTracer, Run]]:
 
 
 def record(trajectory: Trajectory, run_manager: Any, *, whole: bool = False) -> None:
-    """Put the summary into the run's metadata, in every tracer that listens.
+    """Put the summary into the run's metadata, in every tracer that listens, and on MLflow's span.
 
     Args:
         trajectory: What came of the run.
@@ -283,6 +285,7 @@ def record(trajectory: Trajectory, run_manager: Any, *, whole: bool = False) -> 
         run.add_metadata({"tpo": summary(trajectory)})
         if whole:
             run.add_metadata({"tpo_trajectory": trajectory.to_dict()})
+    note_outcome(trajectory)
 
 
 def told(message: AIMessage, trajectory: Trajectory) -> AIMessage:

@@ -16,7 +16,9 @@ from typing import get_args
 
 import dspy
 import pytest
+from langsmith import run_trees, utils
 
+from langsmith_server import LangSmithServer
 from tpo_core.trajectory import StopReason
 from tpo_core.values import FailureReason
 
@@ -62,13 +64,30 @@ MODULES = [
 ]
 
 
+@pytest.fixture
+def langsmith(monkeypatch):
+    """Let the environment name a LangSmith on this machine, and see that feedback has come at the end."""
+    with LangSmithServer() as server:
+        for name, value in (("TRACING", "true"), ("ENDPOINT", server.url), ("API_KEY", "none")):
+            monkeypatch.setenv(f"LANGSMITH_{name}", value)
+        monkeypatch.setattr(run_trees, "_CLIENT", None)
+        utils.get_env_var.cache_clear()
+        yield server
+        run_trees.get_cached_client().cleanup()
+        assert {f["key"] for f in server.feedback} == {"tpo_reward", "tpo_initial_reward", "tpo_gain"}
+    monkeypatch.undo()
+    utils.get_env_var.cache_clear()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_the_examples_of_a_page_run(page, monkeypatch, tmp_path, loopback):
+def test_the_examples_of_a_page_run(page, monkeypatch, tmp_path, loopback, request):
     monkeypatch.chdir(tmp_path)
     for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE"):  # what the pages call gpt-4o-mini answers on this machine
         monkeypatch.setenv(name, loopback().url)
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     text = page.read_text()
+    if "LANGSMITH_TRACING" in text:
+        request.getfixturevalue("langsmith")
     namespace: dict[str, object] = {"__name__": "__main__"}
     lm = dspy.settings.lm
     try:
