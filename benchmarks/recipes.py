@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Card:
     memory: float = 80e9
 
 
+@cache
 def recipes() -> dict[str, dict[str, Any]]:
     """Return the recipes by their files' names."""
     return {path.stem: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.glob("*.yaml"))}

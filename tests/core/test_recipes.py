@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 from benchmark_rows import ROWS
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tpo_core.cli.main import _parser, main
+from tpo_core.report.cost import parameters
 from tpo_core.rewards.families import find_family
 from tpo_core.studies.benchmarks.entries import benchmark
 from tpo_core.studies.benchmarks.plans import plans
@@ -62,10 +64,8 @@ def test_there_is_a_recipe_for_each_policy_of_the_paper(made: ModuleType) -> Non
 
 
 def test_the_lines_that_run_it_have_options_that_exist(recipe: dict[str, Any]) -> None:
-    parsed = [_parser().parse_args(shlex.split(line)[1:]) for line in commands(recipe)]
-    benches = [args for args in parsed if hasattr(args, "plans")]
-    assert len(benches) == 2
-    for args in benches:
+    assert len([_parser().parse_args(shlex.split(line)[1:]) for line in commands(recipe)]) >= 4
+    for args in (_parser().parse_args(shlex.split(line)[1:]) for line in recipe["runs"].values()):
         assert args.model == recipe["policy"]["model"]
         assert (args.temperature, args.top_p, args.max_response_tokens) == (0.7, 0.95, 2048)
         assert [plan.partition("@")[2] or plan for plan in args.plans.split(",")] == recipe["plans"]
@@ -116,6 +116,21 @@ def test_its_reward_models_are_of_known_families(recipe: dict[str, Any]) -> None
     assert find_family(recipe["reward"]["also"]).name == "Tulu 3 RM"
 
 
+def test_what_it_optimises_is_not_what_is_held_out(recipe: dict[str, Any]) -> None:
+    args = _parser().parse_args(shlex.split(recipe["scores"]["held_out"])[1:])
+    assert args.gold == recipe["reward"]["also"] != recipe["reward"]["model"]
+    assert parameters(args.policy_params) == recipe["policy"]["parameters"]
+    assert {shlex.split(line)[3] for line in commands(recipe["scores"])} == {args.output}
+
+
+def test_wildguard_is_shown_what_it_was_trained_on() -> None:
+    """The marks of its own code (allenai/wildguard, utils.py)."""
+    template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)  # as transformers renders
+    shown = template.from_string((ROOT / "recipes" / "wildguard.jinja").read_text())
+    text = shown.render(bos_token="<s>", messages=[{"role": "user", "content": "[INST] Is it? [/INST]"}])
+    assert text == "<s><|user|>\n[INST] Is it? [/INST]\n<|assistant|>\n"
+
+
 def test_its_hours_are_those_of_the_formula(made: ModuleType, recipe: dict[str, Any]) -> None:
     found = {plan: [round(made.hours(recipe, cards, plan), 2) for cards in (8, 1)] for plan in recipe["plans"]}
     assert recipe["hours"] == found
@@ -133,7 +148,8 @@ def test_the_page_shows_the_table_and_a_recipe_as_it_is(made: ModuleType) -> Non
     recipe = made.recipes()["tulu-3-70b-sft"]
     assert made.table() in page
     shown = " ".join(page.replace("\\\n", " ").split())
-    for line in (recipe["machines"][8]["vllm"], recipe["served_reward"], recipe["runs"]["served_reward"]):
+    lines = (recipe["machines"][8]["vllm"], recipe["served_reward"], recipe["runs"]["served_reward"])
+    for line in (*lines, *recipe["scores"].values()):
         assert " ".join(line.split()) in shown
     assert all(f"`recipes/{name}.yaml`" in page for name in POLICIES)
 
