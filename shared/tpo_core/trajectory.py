@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -161,7 +162,7 @@ class Trajectory:
             if most.reason not in _WEAK:
                 return "; ".join(filter(None, [what, _ADVICE.get(most.reason)])), False
         elif self.gain == 0 and sum(scored) / len(scored) < sum(initial) / len(initial):
-            what = "no update beat the best first sample, and on average they score lower"
+            what = f"no update beat the best first sample, and on average they score {_lower(scored, initial)} lower"
         else:
             return None, False
         advice = "give a stronger critic or editor, mix in samples with fresh=, or use mode='bon'"
@@ -245,6 +246,14 @@ class Trajectory:
         ax.set_xticks(range(self._last_step + 1))
         ax.legend()
         return ax
+
+
+def _lower(updates: Sequence[float], samples: Sequence[float]) -> str:
+    """Return by how much updates score lower than samples: in s, the samples' spread, where they have one."""
+    mean = sum(reward / len(samples) for reward in samples)  # rewards may be as large as floats go
+    apart = mean - sum(reward / len(updates) for reward in updates)
+    s = math.hypot(*(reward - mean for reward in samples)) / math.sqrt(max(1, len(samples) - 1))
+    return f"{apart / s:.2g} s (the spread of the samples)" if s > 0 else f"{apart:.3g}"
 
 
 def _best(candidates: Any) -> Candidate | None:

@@ -169,6 +169,14 @@ def test_what_is_not_the_policy_s_doing_is_never_called_its_weakness(reason):
             assert "weak" not in trajectory.diagnosis
 
 
+@pytest.mark.parametrize(("samples", "lower"), [((0.0, 2.0), "1.1 s (the spread"), ((1.0, 1.0), "1.5 lower")])
+def test_updates_that_score_lower_are_told_in_spreads_of_the_samples(samples, lower):
+    first = [Candidate(f"{i}", reward=reward, index=i) for i, reward in enumerate(samples)]
+    worse = [Candidate(f"u{i}", reward=-0.5, step=1, fresh=False, index=2 + i) for i in range(4)]
+    trajectory = Trajectory("q", (*first, *worse))
+    assert lower in trajectory.diagnosis and trajectory.weak_policy
+
+
 @pytest.mark.parametrize("reason", ["empty", "placeholder", "tool_call"])
 def test_updates_that_say_nothing_are_a_weakness_of_the_policy(reason):
     trajectory = updated(*[Failure(reason)] * 3, Failure("error", "down"))

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, overload
 from weakref import WeakKeyDictionary
 
 from tpo_core.config import TPOConfig, configured
+from tpo_core.drivers.diagnosis import Diagnosis
 from tpo_core.drivers.driving import Awaited, adrive, drive
 from tpo_core.drivers.scheduler import Refused, Run, Scheduler
 from tpo_core.drivers.serving import Models, Observer, serve
@@ -195,13 +196,11 @@ class Stream:
             raise InvalidInputError(f"window must be at least 1, not {window}")
         self.scheduler = Scheduler(_runs(queries, answering, config), limit, window)
         self._reward = answering.reward.origin
-        self._diagnosed, self._ended, self._diagnosis = 0, 0, ""
+        self._diagnosis = Diagnosis()
 
     def end(self, run: Run, return_exceptions: bool) -> tuple[int, Any]:
         """Take a run that has ended: return its place and result, or raise its error unless errors are results."""
-        self._ended += 1
-        if isinstance(run.result, Trajectory) and (diagnosis := run.result.diagnosis):
-            self._diagnosed, self._diagnosis = self._diagnosed + 1, self._diagnosis or diagnosis
+        self._diagnosis.add(run.result)
         if isinstance(run.result, Exception) and not return_exceptions:
             raise run.result
         return run.place, run.result
@@ -211,12 +210,11 @@ class Stream:
 
         That is a warning the first time, and the tenth, hundredth, ... with their number; else a debug message.
         """
-        if self._diagnosed > self._ended / 2:
-            which = "" if self._ended == 1 else f"{self._diagnosed} of {self._ended} queries: "
+        if text := self._diagnosis.text:
             times = _warned[self._reward] = _warned.get(self._reward, 0) + 1
             again = "" if times == 1 else f" (said {times} times by now)"
             level = logging.WARNING if str(times).strip("0") == "1" else logging.DEBUG
-            logger.log(level, "%s%s%s", which, self._diagnosis, again)
+            logger.log(level, "%s%s", text, again)
 
     def __enter__(self) -> Stream:
         return self

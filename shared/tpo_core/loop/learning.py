@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tpo_core.config.experience import Cost, Evidence
 from tpo_core.loop.ledger import Ledger
-from tpo_core.values import Candidate, Usage
+from tpo_core.values import Candidate, Step, Usage
 
-__all__ = ["evidence_of", "fresh_mean", "learn"]
+__all__ = ["evidence_of", "fresh_mean", "learn", "shown"]
 
 
 def learn(ledger: Ledger) -> None:
@@ -22,21 +23,31 @@ def learn(ledger: Ledger) -> None:
 
 def evidence_of(ledger: Ledger) -> Evidence:
     """Return all that this loop has shown so far."""
-    fresh, spent = _rewards([c for c in ledger.candidates if c.fresh]), ledger.usage + ledger.reward_usage
-    evidence = Evidence(
-        fresh_squares=_squares(fresh),
-        fresh_degrees=max(0, len(fresh) - 1),
+    spent = ledger.usage + ledger.reward_usage
+    return replace(
+        shown(ledger.candidates, ledger.steps),
         sample=_cost(ledger, fresh=True),
         critique=_critiques(ledger),
         update=_cost(ledger, fresh=False),
         explored=ledger.explored,
         spent=ledger.priced(spent) if ledger.config.max_tokens is not None and spent.tokens else ledger.usage.calls,
     )
+
+
+def shown(candidates: Sequence[Candidate], steps: Sequence[Step]) -> Evidence:
+    """Return what candidates show of the spread of samples and of the worth of updates; of costs nothing.
+
+    Args:
+        candidates: Of one loop, all of them.
+        steps: Of the same loop.
+    """
+    fresh = _rewards([c for c in candidates if c.fresh])
+    evidence = Evidence(fresh_squares=_squares(fresh), fresh_degrees=max(0, len(fresh) - 1))
     if not fresh:
         return evidence
-    mean = fresh_mean(ledger)
-    for place, step in enumerate(ledger.steps):
-        made = _rewards([c for c in ledger.candidates if c.critique == place])
+    mean = _mean(fresh)
+    for place, step in enumerate(steps):
+        made = _rewards([c for c in candidates if c.critique == place])
         if made and step.chosen is not None and step.chosen.reward is not None:
             evidence += _of_critique(step.chosen.reward - mean, [reward - mean for reward in made])
     return evidence

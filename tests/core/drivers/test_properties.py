@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import math
 from statistics import mean
 
@@ -13,7 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tpo_core import TPOConfig, Trajectory, arun, run, run_many
+from tpo_core.config.experience import Evidence
 from tpo_core.errors import GenerationError, RewardError
+from tpo_core.loop.estimates import spread_of, value_of_updates
+from tpo_core.loop.learning import shown
 from tpo_core.rewards import RewardModel
 from tpo_core.testing import RubricReward, ScriptedPolicy, SimulatedPolicy
 from tpo_core.values import Completion, Failure
@@ -128,6 +132,28 @@ def test_a_policy_too_weak_to_follow_feedback_is_called_so():
     policy = ScriptedPolicy(sample=["good answer", "a fine answer"], update=["worse", "bad"])
     trajectory = run("q", policy, RewardByLength(), TPOConfig(width=2, depth=2))
     assert "too weak" in trajectory.diagnosis and trajectory.best.response == "a fine answer"
+
+
+def test_a_run_of_many_says_once_what_updates_are_worth_in_the_numbers_of_a_check(caplog):
+    policy = ScriptedPolicy(
+        sample=lambda request, seed: "long answer" + "!" * (seed % 4), update=lambda request, seed: "bad" * (seed % 3)
+    )
+    queries = [f"q{number}" for number in range(6)]
+    with caplog.at_level(logging.WARNING, logger="tpo_core"):
+        done = run_many(queries, policy, RewardByLength(), TPOConfig(width=4, depth=1, seed=3))
+    [said] = [record.message for record in caplog.records if "queries" in record.message]
+    worth = [shown(t.candidates, t.steps) for t in done]
+    value = value_of_updates(total := sum(worth, Evidence()), spread_of(total))
+    assert said.startswith("6 of 6 queries: ") and f"gains delta {value.delta:.2f} (" in said and value.delta < 0
+    assert f"beta {value.beta:.2f} (" in said and "% of updates could be used" in said and "tpo check" in said
+
+
+def test_errors_are_not_said_to_be_weakness_in_a_run_of_many(caplog):
+    policy = ScriptedPolicy(sample=lambda request, seed: "a" * (1 + seed % 2), update=[ConnectionError("down")])
+    with caplog.at_level(logging.WARNING, logger="tpo_core"):
+        run_many([f"q{number}" for number in range(3)], policy, RewardByLength(), TPOConfig(width=2, depth=2, seed=3))
+    [said] = [record.message for record in caplog.records if "3 of 3 queries" in record.message]
+    assert "of them error" in said and "weak" not in said and "delta" not in said
 
 
 def test_a_policy_whose_updates_are_mostly_empty_is_called_so():
