@@ -24,6 +24,13 @@ __all__ = [
 Attributes: TypeAlias = "dict[str, Any]"
 
 MODEL = "gen_ai.request.model"
+_PROVIDERS = {
+    "anthropic": "anthropic", "azure": "azure.ai.openai", "azure_ai": "azure.ai.inference", "bedrock": "aws.bedrock",
+    "cohere": "cohere", "deepseek": "deepseek", "gemini": "gcp.gemini", "groq": "groq", "mistral": "mistral_ai",
+    "openai": "openai", "perplexity": "perplexity", "vertex_ai": "gcp.vertex_ai", "watsonx": "ibm.watsonx.ai",
+    "xai": "x_ai",
+}  # fmt: skip
+"""What litellm's prefixes are called in ``gen_ai.provider.name``."""
 _INPUT, _OUTPUT = "gen_ai.input.messages", "gen_ai.output.messages"
 
 
@@ -47,8 +54,7 @@ def of_query(query: Prompt) -> Attributes:
 
 def of_request(policy: Policy, request: Generate, seeds: Sequence[int]) -> Attributes:
     """Return what a call of the policy asks for, and of which model where the engine itself asks one."""
-    model = getattr(getattr(policy, "models", {}).get(request.task), "name", None)
-    provider = model.partition("/")[0] if isinstance(model, str) and "/" in model else None
+    provider, model = _of_model(getattr(getattr(policy, "models", {}).get(request.task), "name", None))
     told = {
         "tpo.task": request.task,
         "tpo.step": request.step,
@@ -62,6 +68,14 @@ def of_request(policy: Policy, request: Generate, seeds: Sequence[int]) -> Attri
         "gen_ai.request.seed": seeds[0] if request.send_seed else None,
     }
     return {name: value for name, value in told.items() if value is not None}
+
+
+def _of_model(name: Any) -> tuple[str | None, str | None]:
+    """Return the provider, where the conventions know it, and the model of a name such as ``openai/gpt-4o-mini``."""
+    if not isinstance(name, str):
+        return None, None
+    prefix, _, rest = name.partition("/")
+    return (_PROVIDERS[prefix], rest) if rest and prefix in _PROVIDERS else (None, name)
 
 
 def of_prompt(request: Generate) -> Attributes:
@@ -129,7 +143,6 @@ def of_trajectory(trajectory: Trajectory, texts: bool) -> Attributes:
     best, usage = trajectory.best_or_none, trajectory.usage
     told: Attributes = {
         "tpo.candidates": len(trajectory.candidates),
-        "tpo.failures": [c.failure.reason for c in trajectory.failures if c.failure is not None],
         "tpo.stop_reason": trajectory.stop_reason,
         "tpo.calls": usage.calls,
         "tpo.requests": usage.requests,
@@ -139,6 +152,8 @@ def of_trajectory(trajectory: Trajectory, texts: bool) -> Attributes:
         **_of_best("tpo.reward", best),
         **_of_best("tpo.initial_reward", trajectory.initial_best),
     }
+    if failures := [c.failure.reason for c in trajectory.failures if c.failure is not None]:
+        told["tpo.failures"] = failures
     if best is None:
         return told
     told |= {"tpo.gain": trajectory.gain, "tpo.best.step": best.step}

@@ -112,13 +112,38 @@ def test_the_names_are_those_of_the_semantic_conventions(spans: Spans, loopback:
     told = dict(spans.named("tpo.sample")[0].attributes or {})
     assert told == {
         "tpo.task": "sample", "tpo.step": 0, "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai",
-        "gen_ai.request.model": "openai/smol", "gen_ai.request.choice.count": 3, "gen_ai.request.temperature": 0.5,
+        "gen_ai.request.model": "smol", "gen_ai.request.choice.count": 3, "gen_ai.request.temperature": 0.5,
         "gen_ai.request.max_tokens": 40, "gen_ai.request.seed": told["gen_ai.request.seed"],
         "gen_ai.usage.input_tokens": told["gen_ai.usage.input_tokens"],
         "gen_ai.usage.output_tokens": told["gen_ai.usage.output_tokens"],
         "gen_ai.response.finish_reasons": ("stop",) * 3,
     }  # fmt: skip
     assert told["gen_ai.usage.input_tokens"] > 0 and spans.named("tpo.sample")[0].kind is trace.SpanKind.CLIENT
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_behind_litellm_each_request_is_a_query(spans: Spans, loopback: Any, asynchronous: bool) -> None:
+    import litellm
+
+    from tpo_litellm import register
+
+    asked: Any = {
+        "model": "tpo/openai/smol", "messages": [{"role": "user", "content": "which canary?"}], "api_key": KEY,
+        "api_base": loopback().url, "tpo_width": 2, "tpo_depth": 0,
+    }  # fmt: skip
+    register(Length())
+    try:
+        if asynchronous:
+            await litellm.acompletion(**asked)
+        else:
+            await asyncio.to_thread(litellm.completion, **asked)
+    finally:
+        litellm.custom_provider_map = []
+    [query], [sample] = spans.named(QUERY), spans.named("tpo.sample")
+    assert spans.shape(query) == (QUERY, [("tpo.round", ["tpo.sample", "tpo.score"])])
+    assert sample.attributes["gen_ai.request.model"] == "smol"  # type: ignore[index]
+    assert sample.attributes["gen_ai.request.choice.count"] == 2  # type: ignore[index]
+    check_nothing_leaks(spans.said())
 
 
 def test_what_a_call_traces_is_inside_its_span_and_the_query_inside_the_caller_s(spans: Spans) -> None:
