@@ -15,6 +15,7 @@ from langchain_core.runnables.config import patch_config
 
 from tpo_core import Usage
 from tpo_langchain.chain import Core
+from tpo_langchain.signatures import signed
 from tpo_langchain.tails import Tail
 from tpo_langchain.tracing import Meter, cost_of, name_model
 
@@ -71,9 +72,11 @@ class Request(Runnable[Any, Samples]):
         """Return as ``invoke`` does, without blocking."""
         return await self._acall_with_config(self._ainvoke, input, config, **kwargs)
 
+    @signed
     def _invoke(self, given: Any, run_manager: Any, config: RunnableConfig) -> Samples:
         return self.do(given, patch_config(config, callbacks=run_manager.get_child()))
 
+    @signed
     async def _ainvoke(self, given: Any, run_manager: Any, config: RunnableConfig) -> Samples:
         return await self.ado(given, patch_config(config, callbacks=run_manager.get_child()))
 

@@ -16,7 +16,7 @@ from langchain_core.runnables import RunnableConfig
 
 from tpo_core import Failure, InvalidInputError, Usage
 from tpo_core.loop.effects import Generate, Task
-from tpo_core.values import Completion
+from tpo_core.values import NO_USAGE, Completion, changed
 from tpo_langchain.convert import rendered
 from tpo_langchain.failures import failed, missing
 from tpo_langchain.memory import Memory
@@ -86,7 +86,7 @@ class ChainPolicy:
         if isinstance(out, Exception):
             raise out
         texts = yield from self._rendered(request, out.samples)
-        costs = [out.usage, *[Usage()] * len(out.samples)]
+        costs = [out.usage, *[NO_USAGE] * len(out.samples)]
         made = [
             self._completion(request, message, value, texts.get(i), costs[i])
             for i, (message, value) in enumerate(out.samples)
@@ -94,7 +94,7 @@ class ChainPolicy:
         if request.task != "sample" or out.seen is None or not self._parts.contextual:
             return made
         context = read_seen(out.seen)
-        return [replace(completion, context=context) for completion in made]
+        return [changed(completion, context=context) for completion in made]
 
     def _asked(self, request: Generate, step: Asking | Running) -> Flow[Samples | Exception]:
         """Ask; once more without a system message where it seems that the model's template has none."""

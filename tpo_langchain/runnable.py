@@ -27,6 +27,7 @@ from tpo_langchain.reference import Reference
 from tpo_langchain.roles import Parts
 from tpo_langchain.sending import send_feedback
 from tpo_langchain.settings import RETURN_TRAJECTORY, LoopSettings, named, refuse_settings, spread
+from tpo_langchain.signatures import signed
 from tpo_langchain.steps import Gates
 from tpo_langchain.streaming import chunks, joined
 from tpo_langchain.tracing import TracedReward, atell, child, heard, record, tell, told
@@ -118,6 +119,7 @@ class RunnableTPO(LoopSettings, Composite):
         """Return the best answer without blocking; see ``invoke``."""
         return await self._acall_with_config(self._ainvoke, input, config, **kwargs)
 
+    @signed
     def _invoke(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
         whole, config = self._set_up(config, kwargs)
         if self._known is not None:
@@ -126,6 +128,7 @@ class RunnableTPO(LoopSettings, Composite):
             return self._graph.run(whole, input, run_manager, config, kwargs)
         return whole._refine(input, run_manager, config, **kwargs)
 
+    @signed
     async def _ainvoke(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
         whole, config = self._set_up(config, kwargs)
         if self._known is not None:
@@ -173,14 +176,14 @@ class RunnableTPO(LoopSettings, Composite):
         self, asked: Asked, input: Any, run_manager: Any, config: RunnableConfig, kwargs: dict[str, Any]
     ) -> dict[str, Any]:
         """Return what the drivers take."""
-        settings = self.loop_config(config.get("configurable"))
-        self._parts.check(settings.rounds)
+        parts, settings = self._parts, self.loop_config(config.get("configurable"))
+        parts.check(settings.rounds)
         reward = self.reward
         if heard(run_manager):
             reward = TracedReward(reward, lambda: child(config, run_manager, "tpo:score"))
-        memory = self._memories.of((self._models, self._parts.chosen(config.get("configurable") or {})))
+        memory = self._memories.of((self._models, parts.chosen(config.get("configurable") or {})))
         policy: Policy = ChainPolicy(
-            self._parts, memory, settings.rounds, config, run_manager, kwargs, self._gates, asked.opened
+            parts, memory, settings.rounds, config, run_manager, kwargs, self._gates, asked.opened
         )
         return {
             "query": asked.query,

@@ -16,7 +16,7 @@ import re
 import threading
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 from weakref import WeakSet
@@ -110,17 +110,18 @@ def masked(error: Exception) -> Exception:
     return places.get(id(error), error)
 
 
-@contextmanager
-def hidden_errors(**settings: Any) -> Iterator[None]:
+class hidden_errors:
     """Mask what is raised inside; what is secret among the settings is known while it lasts."""
-    secrets = Secrets(**settings) if settings else None  # noqa: F841 - kept
-    try:
-        yield
-    except Exception as error:
-        shown = masked(error)
-        if shown is error:
-            raise
-        raise shown from None
+
+    def __init__(self, **settings: Any) -> None:
+        self._secrets = Secrets(**settings) if settings else None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception) and (shown := masked(error)) is not error:
+            raise shown from None
 
 
 # -- which values ----------------------------------------------------------------------------------------------------

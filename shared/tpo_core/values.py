@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 __all__ = [
+    "NO_USAGE",
     "Candidate",
     "Completion",
     "Failure",
@@ -17,6 +18,7 @@ __all__ = [
     "Reward",
     "Step",
     "Usage",
+    "changed",
 ]
 
 FailureReason = Literal[
@@ -51,7 +53,11 @@ class Usage:
     @classmethod
     def total(cls, usages: Iterable[Usage]) -> Usage:
         """Return the sum of several; most of one request's are empty, and those cost nothing."""
-        return sum((usage for usage in usages if usage != _NOTHING), _NOTHING)
+        total = NO_USAGE
+        for usage in usages:
+            if usage is not NO_USAGE:
+                total += usage
+        return total
 
     def __add__(self, other: Usage) -> Usage:
         """Sum field by field."""
@@ -65,7 +71,20 @@ class Usage:
         )
 
 
-_NOTHING = Usage()
+NO_USAGE = Usage()
+"""What costs nothing: the same object wherever nothing is reported."""
+
+D = TypeVar("D")
+
+
+def changed(value: D, **fields: Any) -> D:
+    """Return a copy of a frozen value with other fields: ``dataclasses.replace``, at a fifth of its time.
+
+    For classes without ``__post_init__``: nothing is checked.
+    """
+    copy = object.__new__(type(value))
+    vars(copy).update(vars(value), **fields)
+    return copy
 
 
 @dataclass(frozen=True)
@@ -160,7 +179,7 @@ class Completion:
     finish_reason: str | None = None
     """The provider's word: ``stop``, ``length``, ``tool_calls``, ...; None where the host does not tell."""
 
-    usage: Usage = _NOTHING
+    usage: Usage = NO_USAGE
     """What the request that made it cost; when one request made several, the first carries it all. Where a driver
     answers, the first completion counts all samples asked, those of failed calls included."""
 
@@ -234,7 +253,7 @@ class Reward(float):
         self.heads = dict(heads or {})
         self.failure = failure
         self.truncated = truncated
-        self.usage = usage or _NOTHING
+        self.usage = usage or NO_USAGE
         return self
 
     def __getnewargs_ex__(self) -> tuple[tuple[float], dict[str, Any]]:

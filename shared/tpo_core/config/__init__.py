@@ -168,7 +168,8 @@ def configured(config: TPOConfig | None, settings: Mapping[str, Any]) -> TPOConf
         if name not in known:
             hint = nearest(name, known) or f"; the settings are {', '.join(known)}"
             raise InvalidInputError(f"unknown argument {name}{hint}")
-    return replace(config or TPOConfig(), **settings)
+    config = config or TPOConfig()
+    return replace(config, **settings) if settings else config
 
 
 REWARD_NAMES = (

@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import MutableMapping, Sequence
-from dataclasses import replace
 from typing import TypeAlias
 
 from tpo_core.drivers.outcomes import Done, Late, Raised
 from tpo_core.loop.effects import Generate, Task
 from tpo_core.models.refusals import lasts, may_pass, may_refuse_n, one_line, refuses_n, serves_nobody
-from tpo_core.values import Completion, Failure, Usage
+from tpo_core.values import Completion, Failure, Usage, changed
 
 __all__ = ["Calls", "Seeds"]
 
@@ -58,6 +57,8 @@ class Calls:
 
     def due(self) -> list[Seeds]:
         """Return the calls to make now, which may run at once; none when there is nothing more to ask."""
+        if not self._open and not self._failed:
+            return []
         if not self._asked and self._may_ask_for_all():
             return [self._request.seeds]
         singles = self._singles() if not self._late else []
@@ -80,8 +81,8 @@ class Calls:
         found = [
             self._done.get(s) or (_lost(self._failed[s]) if s in self._failed else shared) for s in self._request.seeds
         ]
-        first, *others = [replace(c, usage=replace(c.usage, calls=0)) if c.usage.calls else c for c in found]
-        return [replace(first, usage=first.usage + Usage(self._asked, self._uncounted)), *others]
+        first, *others = [changed(c, usage=changed(c.usage, calls=0)) if c.usage.calls else c for c in found]
+        return [changed(first, usage=first.usage + Usage(self._asked, self._uncounted)), *others]
 
     # -- what is due --------------------------------------------------------------------------------------------------
 
@@ -143,7 +144,8 @@ class Calls:
             self._takes_n[self._request.task] = came > 1
 
     def _close(self, seeds: Seeds) -> None:
-        self._failed = {s: e for s, e in self._failed.items() if s not in self._done}
+        if self._failed:
+            self._failed = {s: e for s, e in self._failed.items() if s not in self._done}
         self._open = [seed for seed in self._open if seed not in seeds]
 
 

@@ -181,7 +181,8 @@ class Models:
     @cached_property
     def memory(self) -> Remembering | None:
         """Return the policy where it remembers whole requests."""
-        return self.policy if isinstance(self.policy, Remembering) else None
+        policy = self.policy
+        return policy if hasattr(policy, "recall") and isinstance(policy, Remembering) else None  # the latter is slow
 
 
 def serve(ledger: Ledger, models: Models, place: int = 0) -> Served[Trajectory]:

@@ -17,7 +17,6 @@ gained is never lost: whatever ends the loop, the best of C is in the ledger's t
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 from tpo_core.errors import TPOError
@@ -30,7 +29,7 @@ from tpo_core.loop.requests import Question, make, nothing_error, request, say
 from tpo_core.prompts.rendering import fence, shorten, show_query
 from tpo_core.prompts.signatures import SelfCritique, TextualGradient, TextualLoss, Update
 from tpo_core.trajectory import StopReason, Trajectory
-from tpo_core.values import Candidate, Completion, Step
+from tpo_core.values import Candidate, Completion, Step, changed
 
 __all__ = [
     "Loop",
@@ -127,7 +126,7 @@ def _round(ledger: Ledger, plan: Plan, number: int) -> Generator[Effect, Any, St
         if ledger.exhausted():
             break
     failure = ledger.failure_of(number)
-    ledger.steps[first:] = [replace(step, failure=step.failure or failure) for step in ledger.steps[first:]]
+    ledger.steps[first:] = [changed(step, failure=step.failure or failure) for step in ledger.steps[first:]]
     return ledger.exhausted() or ("no_candidates" if paper else None)
 
 
@@ -151,8 +150,8 @@ def _critique(ledger: Ledger, plan: Plan, number: int) -> Generator[Effect, Any,
 def _told(step: Step, said: Completion, name: str) -> Step:
     """Return a step with what the critic said, or with the reason why it said nothing."""
     if said.failure is not None:
-        return replace(step, failure=said.failure)
-    return replace(step, loss=said.text) if name == "loss" else replace(step, gradient=said.text)
+        return changed(step, failure=said.failure)
+    return changed(step, loss=said.text) if name == "loss" else changed(step, gradient=said.text)
 
 
 def _loss(ledger: Ledger, contrast: Contrast) -> Question:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from tpo_core.config import TPOConfig
@@ -17,7 +16,7 @@ from tpo_core.errors import InvalidInputError
 from tpo_core.loop.effects import Task
 from tpo_core.prompts.rendering import show_query
 from tpo_core.trajectory import StopReason, Trajectory
-from tpo_core.values import Candidate, Completion, Failure, Pair, Prompt, Reward, Step, Usage
+from tpo_core.values import Candidate, Completion, Failure, Pair, Prompt, Reward, Step, Usage, changed
 
 __all__ = ["Ledger"]
 
@@ -130,7 +129,7 @@ class Ledger:
 
     def spend(self, usage: Usage, calls: int, task: str = "sample") -> None:
         """Enter what was asked: at least ``calls`` samples, more where ``usage`` says that calls failed."""
-        usage = usage if usage.calls >= calls else replace(usage, calls=calls)
+        usage = usage if usage.calls >= calls else changed(usage, calls=calls)
         self.spent[task] = self.spent.get(task, Usage()) + usage
         self.usage += usage
 
@@ -181,7 +180,7 @@ class Ledger:
             cause: The exception behind rewards that are not finite, if there is one.
         """
         before, odd = self.best, {}
-        self.reward_usage += replace(Usage.total(reward.usage for reward in rewards), calls=len(rewards))
+        self.reward_usage += changed(Usage.total(reward.usage for reward in rewards), calls=len(rewards))
         for pair, reward in zip(pairs, rewards, strict=True):
             if math.isfinite(reward):
                 self._rewards[self._key(pair)] = reward
@@ -200,8 +199,8 @@ class Ledger:
             return candidate
         reward = self._rewards.get(_key(candidate.context, candidate))
         if reward is None:
-            return candidate if odd is None else replace(candidate, failure=odd)
-        return replace(
+            return candidate if odd is None else changed(candidate, failure=odd)
+        return changed(
             candidate,
             failure=None,
             reward=float(reward),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import nan
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from tpo_core.loop.effects import Effect, Gather, Generate, Progress, Score, Tas
 from tpo_core.loop.ledger import Ledger
 from tpo_core.masking import masked
 from tpo_core.prompts.reading import refuse
-from tpo_core.values import Candidate, Completion, Failure, Pair, Reward, Usage
+from tpo_core.values import Candidate, Completion, Failure, Pair, Reward, Usage, changed
 
 if TYPE_CHECKING:
     from tpo_core.prompts.signatures import Signature
@@ -95,7 +95,7 @@ def ask(ledger: Ledger, *requests: Generate) -> Generator[Effect, Any, list[Sequ
     """Yield requests that can run at once, and book what they cost; they share what the call budget has to spare."""
     spare, since = ledger.spare(sum(r.n for r in requests)), ledger.elapsed
     if spare is not None:
-        requests = tuple(replace(r, spare=spare // len(requests)) for r in requests)
+        requests = tuple(changed(r, spare=spare // len(requests)) for r in requests)
     answers: list[Sequence[Completion]] = []
     try:
         if len(requests) == 1:
@@ -176,7 +176,7 @@ def say(
         again = [questions[place] for place in left]
         asked = [request(ledger, task, q.signature, q.inputs, 1, step, q.about) for q in again]
         for place, [completion] in zip(left, (yield from ask(ledger, *asked)), strict=True):
-            said[place] = replace(completion, failure=completion.failure or refuse(completion.text))
+            said[place] = changed(completion, failure=completion.failure or refuse(completion.text))
         if not left or ledger.exhausted():
             break
     return said

@@ -38,6 +38,8 @@ _FILTERED = {"content_filter", "safety", "refusal", "blocklist", "prohibited_con
 def read_finish_reason(told: Mapping[str, Any]) -> str | None:
     """Read why a model stopped from a response's metadata, in the words of this format where another says the same."""
     reason = told.get("finish_reason") or told.get("stop_reason") or told.get("done_reason")
+    if not reason:
+        return None
     word = str(reason).lower()
     return "length" if word in _CUT else "content_filter" if word in _FILTERED else reason
 

@@ -54,8 +54,10 @@ def without_reasoning(text: str) -> str:
 def trim(text: str) -> str:
     """Drop blank lines and spaces around a text, but not the indentation of its first line of several."""
     text = text.rstrip()
+    if "\n" not in text:
+        return text.lstrip()
     text = text[text.rfind("\n", 0, _visible(text, 0)) + 1 :]
-    return text if "\n" in text else text.strip()
+    return text if "\n" in text else text.lstrip()
 
 
 def read_json(text: str) -> Any:

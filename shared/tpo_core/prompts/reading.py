@@ -29,7 +29,7 @@ _BLANK = re.compile(
     re.IGNORECASE,
 )
 _BRACKETS = {"{": "}", "[": "]", "<": ">"}
-_DRESS = " \t\r\n\"'`*_:"  # quotes and markdown
+_DRESS = " \t\r\n\"'`*_:.…"  # quotes, markdown and dots
 
 
 def read(signature: Signature | type[dspy.Signature], completion: str, inputs: Mapping[str, Any] | None = None) -> str:
@@ -70,7 +70,7 @@ def refuse(text: str, finish_reason: str | None = None) -> Failure | None:
 
 def _under_heading(text: str, output: str) -> str:
     """Return what stands under the output's heading, or before a heading that says the end."""
-    headers = list(_HEADER.finditer(text))
+    headers = list(_HEADER.finditer(text)) if "[[ ## " in text else []
     for place, header in enumerate(headers):
         if header[1] == output:
             ended = place + 1 < len(headers) and headers[place + 1][1] == "completed"
@@ -81,7 +81,7 @@ def _under_heading(text: str, output: str) -> str:
 def _in_tags(text: str, output: str) -> str:
     """Return what stands between tags of the output's name, where they open the text; the last one closes it."""
     told = text.strip()
-    for name in (output, output.upper()):
+    for name in (output, output.upper()) if told.startswith("<") else ():
         if told.startswith(f"<{name}>"):
             inside = told[len(name) + 2 :]
             before, closing, _ = inside.rpartition(f"</{name}>")
@@ -90,7 +90,7 @@ def _in_tags(text: str, output: str) -> str:
 
 
 def _is_placeholder(text: str) -> bool:
-    told = text.strip(_DRESS + ".…")
+    told = text.strip(_DRESS)
     if not told:
         return "…" in text or "..." in text
     if len(told) > 60 or told[-1] != _BRACKETS.get(told[0]):

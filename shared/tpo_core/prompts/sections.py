@@ -94,6 +94,8 @@ def unecho(text: str, inputs: Mapping[str, Any], asked: str = "") -> str:
         >>> unecho("Write it so:\\n<response>\\nBetter.\\n</response>\\nand send it.", shown)
         'Write it so:\\n<response>\\nBetter.\\n</response>\\nand send it.'
     """
+    if "<" not in text:
+        return text
     fences = {name: tags for name, value in inputs.items() if (tags := _fences_of(str(value)))}
     tags = [tag for found in fences.values() for tag in found]
     if not any(f"<{tag}>" in text or f"</{tag}>" in text for tag in tags):

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 _ALONE = 0.02
 """Most seconds that calls are made one at a time, to be measured, of a function not known to take longer."""
 
+_NOTHING = nullcontext()
+
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -109,8 +111,8 @@ def _unstreamed() -> AbstractContextManager[object]:
 
     It is nobody's answer, and DSPy cannot stream from threads that are not its own.
     """
-    context = getattr(sys.modules.get("dspy"), "context", None)
-    return nullcontext() if context is None else context(send_stream=None)
+    settings = getattr(sys.modules.get("dspy"), "settings", None)
+    return _NOTHING if settings is None or settings.send_stream is None else settings.context(send_stream=None)
 
 
 def settle(results: Sequence[Reward | Exception], name: str) -> list[Reward]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from tpo_core.cache_keys import function_key, made_of
@@ -131,17 +130,15 @@ class FunctionReward(RewardModel):
 
     def _called(self, pairs: Sequence[Pair]) -> Any:
         args, kwargs = self._arguments(pairs)
-        with self._explained():
-            return _waited(self._call(*args, **kwargs))
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Say of an attribute that a text lacks which shape is given the host's own object."""
         try:
-            yield
+            return _waited(self._call(*args, **kwargs))
         except AttributeError as error:
-            if self.kind not in ("pair", "response", "batch") or not isinstance(getattr(error, "obj", None), str):
-                raise
+            self._explain(error)
+            raise
+
+    def _explain(self, error: AttributeError) -> None:
+        """Say of an attribute that a text lacks which shape is given the host's own object."""
+        if self.kind in ("pair", "response", "batch") and isinstance(getattr(error, "obj", None), str):
             raise AttributeError(
                 f"{error}: it was given texts; the program's own Prediction is given to (example, pred, trace=None), "
                 "any host's own output to (inputs, outputs)"
@@ -163,8 +160,11 @@ class FunctionReward(RewardModel):
     async def _awaited(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if self._acall is None:
             raise RewardError(f"reward {self.name!r} has no async form")
-        with self._explained():
+        try:
             return await self._acall(*args, **kwargs)
+        except AttributeError as error:
+            self._explain(error)
+            raise
 
 
 def as_reward(thing: Any) -> RewardModel:
@@ -220,7 +220,9 @@ def _async_form(fn: Any) -> Any:
 
 def _waited(answer: Any) -> Any:
     """Return what a plain function answered, also where it handed back a coroutine."""
-    return portal.run(_settled(answer)) if inspect.isawaitable(answer) else answer
+    if isinstance(answer, (float, int, str)) or not inspect.isawaitable(answer):
+        return answer
+    return portal.run(_settled(answer))
 
 
 async def _settled(answer: Any) -> Any:
