@@ -45,7 +45,7 @@ LIMIT = 0.001
 _AT_FIRST, _AT_MOST = 5, 320  # quick calls in a row before a function is called in place
 _MANY = 1000
 _NEVER = 1 << 62
-_TOLD = 0.000_003  # seconds that measuring takes
+_TOLD = 0.000_003  # seconds by which two clocks may differ
 _COUNTED = hasattr(resource, "RUSAGE_THREAD")  # whether this system counts how often a thread waits
 
 
@@ -83,11 +83,12 @@ class Pace:
 
     def timed(self, call: Callable[[S], T], item: S) -> T:
         """Call, in whatever thread this is, and learn from how long it took."""
-        began, (waits, losses), ran = time.perf_counter(), _switches(), time.thread_time()
+        (waits, losses), ran, began = _switches(), time.thread_time(), time.perf_counter()
         try:
             return call(item)
         finally:
-            ran, took = time.thread_time() - ran, time.perf_counter() - began
+            took = time.perf_counter() - began  # within what is counted as processor time
+            ran = time.thread_time() - ran
             waited, lost = _switches()
             self._took = took
             self._judge(ran, waited > waits, lost > losses, idle=took > 1.5 * ran + _TOLD)
