@@ -6,7 +6,10 @@ client, as many at once, and nothing else. Prints one line a run: seconds, milli
 other work on the machine changes less than seconds), peak memory, the folder's size a query, and, beside the bare
 client's, requests a second and milliseconds of processor time a request.
 
-    python benchmarks/runs.py [--queries 1000 10000] [--width 5] [--depth 2] [--max-concurrency 32]
+    python benchmarks/runs.py [--queries 1000 10000] [--width 5] [--depth 2] [--max-concurrency 32] [--engine ray]
+
+With ``--engine ray`` start a cluster first (``ray start --head``) and name it in ``RAY_ADDRESS``: what is counted is
+then the command's own process, without the actors that make its requests.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=5)
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--max-concurrency", type=int, default=32)
+    parser.add_argument("--engine", choices=["local", "ray"], default="local")
     args = parser.parse_args()
     receiving, sending = multiprocessing.Pipe(duplex=False)
     server = multiprocessing.Process(target=serve, args=(sending,), daemon=True)
@@ -85,7 +89,7 @@ def timed(url: str, count: int, folder: str, args: argparse.Namespace) -> tuple[
         url,
     ]
     command += ["--reward", f"{folder}/reward.py:score", "--width", str(args.width), "--depth", str(args.depth)]
-    command += ["--max-concurrency", str(args.max_concurrency), "--quiet"]
+    command += ["--max-concurrency", str(args.max_concurrency), "--quiet", "--engine", args.engine]
     began = time.perf_counter()
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)

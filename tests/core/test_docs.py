@@ -58,6 +58,7 @@ MODULES = [
     "rewards.verifiable.translation",
     "runs.items",
     "runs.metering",
+    "runs.ray.carried",
     "runs.reader",
     "runs.sources",
     "runs.store",

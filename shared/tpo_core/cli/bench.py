@@ -11,7 +11,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from tpo_core.cli.options import add_models, add_search, config_of, log
-from tpo_core.cli.run import RETRIES, Closing, Models, add_whole, answer, check_numbers, count_prompts, stop_on_sigterm
+from tpo_core.cli.run import add_whole, answer, check_numbers, count_prompts, find_models, stop_on_sigterm
+from tpo_core.cli.run_models import RETRIES, Closing
 from tpo_core.cli.text import clean
 from tpo_core.config import TPOConfig
 from tpo_core.errors import InvalidInputError
@@ -19,6 +20,8 @@ from tpo_core.masking import public
 from tpo_core.writing import replacing
 
 if TYPE_CHECKING:
+    from tpo_core.cli.run_models import RunModels
+    from tpo_core.cli.run_ray import RayModels
     from tpo_core.studies.benchmarks.entries import Benchmark
     from tpo_core.studies.benchmarks.folder import BenchFolder, Made
     from tpo_core.studies.benchmarks.plans import Plan
@@ -129,7 +132,7 @@ def run(args: Namespace) -> int:
         totals = [count_prompts(each) for each in runs]
         with ExitStack() as opened:
             stop_on_sigterm(opened)
-            code = asyncio.run(_answer(runs, totals, Models(runs[0], opened)))
+            code = asyncio.run(_answer(runs, totals, find_models(runs[0], opened)))
     _score(args, folder)
     _hand_out(args, folder)
     _report(args, folder)
@@ -250,7 +253,7 @@ def _of_run(args: Namespace, folder: BenchFolder, benchmark: Benchmark, plan: Pl
     return Namespace(**{**vars(_of_plan(args, plan)), **own})
 
 
-async def _answer(runs: Sequence[Namespace], totals: Sequence[int | None], models: Models) -> int:
+async def _answer(runs: Sequence[Namespace], totals: Sequence[int | None], models: RunModels | RayModels) -> int:
     """Answer one run after the other, in one event loop, to which the models' connections belong."""
     codes = [await answer(each, models, total) for each, total in zip(runs, totals, strict=True)]
     return max(codes)

@@ -23,23 +23,20 @@ from tpo_core.models.policy import ChatModel
 from tpo_core.threads import AT_ONCE
 
 if TYPE_CHECKING:
-    from tpo_core.runs import Budget, Item, Price, Source, Tally
+    from tpo_core.cli.run_models import RunModels
+    from tpo_core.cli.run_ray import RayModels
+    from tpo_core.runs import Budget, Price, Source, Tally
 
 __all__ = [
-    "RETRIES",
-    "Closing",
-    "Models",
     "add_parser",
     "add_whole",
     "answer",
     "check_numbers",
     "count_prompts",
+    "find_models",
     "run",
     "stop_on_sigterm",
 ]
-
-RETRIES = 6
-"""How often a client asks a judge again that has too much to do: half a minute."""
 
 _EPILOG = """\
 examples:
@@ -92,7 +89,21 @@ def add_whole(parser: argparse.ArgumentParser) -> Any:
     whole.add_argument("--retry-failed", action="store_true", help="try the queries that failed once more")
     whole.add_argument("--quiet", action="store_true", help="show nothing but errors")
     whole.add_argument("--verbose", action="store_true", help="log to standard error")
+    _add_engine(parser)
     return whole
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    engine = parser.add_argument_group("on a cluster")
+    engine.add_argument("--engine", choices=["local", "ray"], default="local", help="where models are asked (local)")
+    engine.add_argument(
+        "--ray-address", metavar="ADDRESS", help="of a cluster (env RAY_ADDRESS); else Ray is started on this machine"
+    )
+    engine.add_argument(
+        "--ray-actors", type=int, metavar="N", help="that ask models (one a processor, less those that score)"
+    )
+    engine.add_argument("--ray-reward-actors", type=int, default=1, metavar="N", help="that score (1)")
+    engine.add_argument("--ray-reward-gpus", type=float, default=0.0, metavar="X", help="GPUs of each of those (0)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -109,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     total = count_prompts(args)
     with ExitStack() as opened:
         stop_on_sigterm(opened)
-        models = Models(args, opened)
+        models = find_models(args, opened)
         return asyncio.run(answer(args, models, total))
 
 
@@ -124,6 +135,13 @@ def check_numbers(args: argparse.Namespace) -> None:
     for name in ("total_calls", "total_tokens", "total_dollars", "total_seconds", "timeout"):
         if (value := getattr(args, name)) is not None and not value > 0:
             raise InvalidInputError(f"--{name.replace('_', '-')} must be above 0, not {value}")
+    for name in ("ray_actors", "ray_reward_actors"):
+        if (count := getattr(args, name)) is not None and count < 1:
+            raise InvalidInputError(f"--{name.replace('_', '-')} must be at least 1, not {count}")
+    if not args.ray_reward_gpus >= 0:
+        raise InvalidInputError(f"--ray-reward-gpus must not be below 0, but is {args.ray_reward_gpus}")
+    if args.engine != "ray" and (args.ray_address or args.ray_actors):
+        raise InvalidInputError("--ray-address and --ray-actors need --engine ray")
     config_of(args, embedded=False)
 
 
@@ -168,74 +186,22 @@ def count_prompts(args: argparse.Namespace) -> int | None:
     return len(lines)
 
 
-class Models:
-    """Who answers and who scores; all of them found, and reached where that can be told, before anything is written."""
+def find_models(args: argparse.Namespace, opened: ExitStack) -> RunModels | RayModels:
+    """Find who answers and who scores; all of them reached, where that can be told, before anything is written."""
+    if args.engine == "ray":
+        from tpo_core.cli.run_ray import RayModels
 
-    def __init__(self, args: argparse.Namespace, opened: ExitStack) -> None:
-        from tpo_core.cli.models import find_reward, is_embedded
+        models = RayModels(args, opened)
+        stop_on_sigterm(opened)  # Ray has put something else in its place
+        return models
+    from tpo_core.cli.run_models import RunModels
 
-        self._args, self._opened = args, opened
-        self._chats: dict[tuple[str | None, int], ChatModel] = {}
-        self._policies: dict[str | None, Any] = {}
-        self.model = self.chat(args.model)
-        self.embedded = is_embedded(self.model)
-        reward = find_reward(args.reward, judge=lambda: self.judge(args.model), named=self.judge)
-        self.reward = opened.enter_context(Closing(reward))
-        reward.check()  # rather than a failure of every query
-        self.policy(None)
-        for model in self._chats.values():
-            if hasattr(model, "load"):
-                model.load()
-
-    def chat(self, name: str | None, retries: int = 0) -> ChatModel:
-        """Return a model by its name, the same one each time.
-
-        An answer that met an overload is asked for again by the engine, with fewer requests at once; what a judge asks,
-        of which the engine does not know, by the client itself.
-        """
-        from tpo_core.cli.models import find_model
-
-        if (key := (name, retries)) not in self._chats:
-            if retries and hasattr(here := self.chat(name), "load"):
-                return here  # in this process, and once is enough
-            settings = {"max_retries": retries, "timeout": self._args.timeout}
-            found = find_model(name, self._args.api_base, listed=True, **settings)
-            self._chats[key] = self._opened.enter_context(Closing(found))
-        return self._chats[key]
-
-    def judge(self, name: str | None) -> ChatModel:
-        """Return a model that judges."""
-        return self.chat(name, retries=RETRIES)
-
-    def policy(self, item: Item | None) -> Any:
-        """Return the policy of a query: a line of an OpenAI batch may name its model, unless the command does."""
-        from tpo_core.models.local.demos import DEMOS
-        from tpo_core.models.policy import ChatPolicy
-
-        name = item.model if item is not None and self._args.model is None and not self.embedded else None
-        if name not in self._policies:
-            args, chat = self._args, self.model if name is None else self.chat(name)
-            critic, editor = (chat if other is None else self.chat(other) for other in (args.critic, args.editor))
-            demos = DEMOS if self.embedded else None
-            self._policies[name] = ChatPolicy(chat, critic=critic, editor=editor, demos=demos)
-        return self._policies[name]
+    here = RunModels(args, opened)
+    here.make_ready()
+    return here
 
 
-class Closing:
-    """Closes at the end what has ``close``."""
-
-    def __init__(self, thing: Any) -> None:
-        self._thing = thing
-
-    def __enter__(self) -> Any:
-        return self._thing
-
-    def __exit__(self, *raised: object) -> None:
-        if hasattr(self._thing, "close"):
-            self._thing.close()
-
-
-async def answer(args: argparse.Namespace, models: Models, total: int | None) -> int:
+async def answer(args: argparse.Namespace, models: RunModels | RayModels, total: int | None) -> int:
     """Answer what is open of a run whose prompts were counted; returns the exit code."""
     from tpo_core.runs import RunStore, Tally
     from tpo_core.runs.engine import Engine
@@ -289,7 +255,7 @@ def _price(args: argparse.Namespace, model: ChatModel) -> Price | None:
     return None
 
 
-def _settings(args: argparse.Namespace, models: Models, config: TPOConfig) -> Mapping[str, Any]:
+def _settings(args: argparse.Namespace, models: RunModels | RayModels, config: TPOConfig) -> Mapping[str, Any]:
     """Return what decides the answers, and no address: a server may come back at another one."""
     named = {"critic": args.critic, "editor": args.editor, "system": args.system}
     return {

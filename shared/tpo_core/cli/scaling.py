@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from tpo_core.cli.check import PROMPTS
 from tpo_core.cli.live import Live
 from tpo_core.cli.options import BRIEF, EMBEDDED, log
-from tpo_core.cli.run import Models, stop_on_sigterm
+from tpo_core.cli.run import stop_on_sigterm
+from tpo_core.cli.run_models import RunModels
 from tpo_core.cli.text import clean
 from tpo_core.config import TPOConfig
 from tpo_core.errors import InvalidInputError
@@ -108,7 +109,8 @@ def _parts(args: argparse.Namespace, opened: ExitStack) -> _Parts:
         queries = [Item(str(n), f"query {args.seed} {n}") for n in range(args.queries or SIMULATED_QUERIES)]
         names, policy = {"model": "simulated", "reward": "its rubric"}, SimulatedPolicy()
         return _Parts(lambda item: policy, RubricReward(), names, queries, TPOConfig(**settings))
-    items, models = list(_queries(args)), Models(args, opened)
+    items, models = list(_queries(args)), RunModels(args, opened)
+    models.make_ready()
     if models.embedded:
         kept = {name: EMBEDDED[name] for name in ("temperature", "max_response_tokens")}
         settings = {**kept, **settings}
