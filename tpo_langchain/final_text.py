@@ -55,7 +55,8 @@ def without_tokens(handlers: list[Any]) -> list[Any]:
 
 
 def _watches(handler: Any) -> bool:
-    return isinstance(handler, (_StreamingCallbackHandler, _V2StreamingCallbackHandler))
+    taps = hasattr(handler, "tap_output_iter") and isinstance(handler, _StreamingCallbackHandler)  # the latter is slow
+    return taps or isinstance(handler, _V2StreamingCallbackHandler)
 
 
 def not_streaming(model: BaseChatModel) -> BaseChatModel:

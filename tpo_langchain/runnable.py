@@ -30,7 +30,7 @@ from tpo_langchain.settings import RETURN_TRAJECTORY, LoopSettings, named, refus
 from tpo_langchain.signatures import signed
 from tpo_langchain.steps import Gates
 from tpo_langchain.streaming import chunks, joined
-from tpo_langchain.tracing import TracedReward, atell, child, heard, record, tell, told
+from tpo_langchain.tracing import TracedReward, atell, child, heard, hears_events, record, tell, told
 
 __all__ = ["RunnableTPO"]
 
@@ -153,7 +153,7 @@ class RunnableTPO(LoopSettings, Composite):
     def _refine(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
         asked = self._parts.asking.of(input)
         job = self._job(asked, input, run_manager, config, kwargs)
-        if heard(run_manager):
+        if hears_events(run_manager):
             events = child(config, run_manager, "tpo:events")
             job["on_progress"] = lambda progress: tell(progress, events)
         trajectory = run(**job)
@@ -164,7 +164,7 @@ class RunnableTPO(LoopSettings, Composite):
     async def _arefine(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
         asked = await self._parts.asking.aof(input)
         job = self._job(asked, input, run_manager, config, kwargs)
-        if heard(run_manager):
+        if hears_events(run_manager):
             events = child(config, run_manager, "tpo:events")
             job["on_progress"] = lambda progress: atell(progress, events)
         trajectory = await arun(**job)

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks import (
+    AsyncCallbackHandler,
     AsyncCallbackManager,
     BaseCallbackHandler,
     CallbackManager,
@@ -31,16 +32,27 @@ from tpo_core.models.token_reports import Written, of_all_choices
 from tpo_core.rewards import RewardModel
 from tpo_core.values import Pair, Reward
 from tpo_langchain.final_text import without_tokens
+from tpo_langchain.signatures import signed
 
 __all__ = [
-    "Meter", "TracedReward", "atell", "child", "cost_of", "finish_reason", "heard", "name_model", "record",
-    "summary", "tell", "told", "traced", "usage_of",
+    "Meter", "TracedReward", "atell", "child", "cost_of", "finish_reason", "heard", "hears_events", "name_model",
+    "record", "summary", "tell", "told", "traced", "usage_of",
 ]  # fmt: skip
 
 
 def heard(run_manager: Any) -> bool:
     """Return whether anybody listens to a run: callbacks, a tracer of the environment, LangGraph's streams."""
     return bool(run_manager.handlers or run_manager.inheritable_handlers)
+
+
+_DEAF = {BaseCallbackHandler.on_custom_event, AsyncCallbackHandler.on_custom_event}
+"""What handlers do about an event of our own unless they say otherwise: nothing. Tracers are such handlers."""
+
+
+def hears_events(run_manager: Any) -> bool:
+    """Return whether anybody who listens to a run does anything about an event of our own: each costs a config."""
+    listening = (*run_manager.handlers, *run_manager.inheritable_handlers)
+    return any(getattr(handler.on_custom_event, "__func__", None) not in _DEAF for handler in listening)
 
 
 class Meter(BaseCallbackHandler):
@@ -205,9 +217,11 @@ class _Scoring(Runnable[Any, "list[Reward]"]):
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> list[Reward]:
         return await self._acall_with_config(self._ascore, input, config)
 
+    @signed
     def _score(self, shown: Any, run_manager: Any) -> list[Reward]:
         return self._noted(self._reward.score_pairs(self._pairs), run_manager)
 
+    @signed
     async def _ascore(self, shown: Any, run_manager: Any) -> list[Reward]:
         return self._noted(await self._reward.ascore_pairs(self._pairs), run_manager)
 

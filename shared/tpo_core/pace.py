@@ -12,7 +12,7 @@ is seldom trusted. The clock is asked only to see that a call waited: on a busy 
 time of others. So an event loop is held for ``LIMIT`` and what one call takes; if that was not quick, it was the last.
 
 That it waits shows in the processor that it gave away, and in time that passed without it. Both are looked at: of 3,000
-calls that waited for another thread for some 30 microseconds, 150 to 2,900 gave nothing away, and at most 15 seemed to
+calls that waited for another thread for some 30 microseconds, 150 to 2,900 gave nothing away, and at most 5 seemed to
 wait by neither, no two of them in a row.
 """
 
@@ -45,7 +45,7 @@ LIMIT = 0.001
 _AT_FIRST, _AT_MOST = 5, 320  # quick calls in a row before a function is called in place
 _MANY = 1000
 _NEVER = 1 << 62
-_TOLD = 0.000_003  # seconds by which two clocks may differ
+_APART = 0.000_001  # seconds by which two clocks may differ
 _COUNTED = hasattr(resource, "RUSAGE_THREAD")  # whether this system counts how often a thread waits
 
 
@@ -91,7 +91,7 @@ class Pace:
             ran = time.thread_time() - ran
             waited, lost = _switches()
             self._took = took
-            self._judge(ran, waited > waits, lost > losses, idle=took > 1.5 * ran + _TOLD)
+            self._judge(ran, waited > waits, lost > losses, idle=took > 1.1 * ran + _APART)
 
     def here(self, call: Callable[[S], T], items: Sequence[S], limit: float = LIMIT) -> list[T | Exception]:
         """Call with items in place, each in a copy of the context, until ``limit`` is used up or a call was slow.
