@@ -123,7 +123,8 @@ def shape_of(program: dspy.Module, fields: Sequence[str] | None, final: dspy.Mod
     """
     if fields is not None and (isinstance(fields, str) or not fields or not all(isinstance(f, str) for f in fields)):
         raise InvalidInputError(f"fields must be a list of output field names, such as ['answer'], not {fields!r}")
-    predictors = [p for _, p in program.named_predictors()] or _all_predictors(program)
+    inner = _of_loops(program)
+    predictors = [p for p in program.predictors() or _all_predictors(program) if id(p) not in inner]
     outer = getattr(program, "signature", None)
     own: Any = outer if inspect.isclass(outer) and issubclass(outer, dspy.Signature) else None
     last = (final.predictors() or [None])[-1] if final is not None else (predictors[-1] if predictors else None)
@@ -168,7 +169,11 @@ def pick_query(query: str | Callable[[Any], Prompt] | None, shape: Shape, inputs
         InvalidInputError: The input field that ``query`` names is not given.
     """
     if query is None:
-        return shape.query(dict(inputs.inputs().items()))
+        asked = shape.query(dict(inputs.inputs().items()))
+        if not asked.strip():
+            takes = ", ".join(f"{name}=..." for name in shape.inputs) or "its inputs"
+            raise InvalidInputError(f"query is empty: the call holds nothing that is asked; the program takes {takes}")
+        return asked
     if callable(query):
         return query(inputs)
     if query not in inputs:
@@ -243,6 +248,13 @@ def _but_reasoning(fields: Mapping[str, Any]) -> list[str]:
 def _all_predictors(program: dspy.Module) -> list[dspy.Predict]:
     """Return the predictors of a compiled, and therefore frozen, program."""
     return [module for _, module in program.named_sub_modules(dspy.Predict)]
+
+
+def _of_loops(program: dspy.Module) -> set[int]:
+    """Return the ids of the predictors by which refined modules inside a program criticise and update."""
+    loops = [m for _, m in program.named_sub_modules() if {"program", "loss", "gradient", "update"} <= vars(m).keys()]
+    tasks = [vars(loop)[task] for loop in loops for task in ("loss", "gradient", "update")]
+    return {id(p) for task in tasks if isinstance(task, dspy.Module) for p in _all_predictors(task)}
 
 
 def _is_media(info: Any) -> bool:

@@ -16,6 +16,7 @@ import dspy
 from tpo_core.drivers.serving import Observer
 from tpo_core.loop.effects import Generate
 from tpo_core.masking import masked
+from tpo_core.models.refusals import one_line
 from tpo_core.values import Candidate, Completion, Failure, Usage
 from tpo_dspy.adapters import Sampling, salted
 from tpo_dspy.best_of_n import BestOfN
@@ -156,7 +157,7 @@ class _AdvisedPolicy(AttemptPolicy):
                 yield advice
                 self.rewrite = _Hints(self._module, advice.answer.advice or {})
             except Exception as error:  # noqa: BLE001 - the next attempt goes unadvised
-                logger.warning("no advice on attempt %d: %s", len(self.attempts), masked(error))
+                logger.warning("no advice on attempt %d: %s", len(self.attempts), one_line(masked(error)))
         advice.usage = usage_of(tracker)
 
     def _question(self, last: Candidate) -> dict[str, Any]:
@@ -173,7 +174,7 @@ class _AdvisedPolicy(AttemptPolicy):
             "outputs": last.response,
             "grading": _source(getattr(self._reward, "fn", type(self._reward))),
             "grade": last.reward,
-            "mark": self._threshold,
+            "mark": None if self._threshold is None else float(self._threshold),
             "remarks": last.feedback or "",
         }
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from tpo_core import Failure
 from tpo_core.masking import masked
+from tpo_core.models.refusals import one_line
 
 __all__ = ["failed", "missing", "unparsable"]
 
@@ -23,18 +24,19 @@ def missing(value: Any) -> Failure | None:
     if isinstance(value, Exception):
         return failed(value)
     if isinstance(value, dict) and (error := value.get("parsing_error")) is not None and "raw" in value:
-        return Failure("unparsable", str(error), error if isinstance(error, Exception) else None)
+        known = isinstance(error, Exception)
+        return Failure("unparsable", one_line(error), error) if known else Failure("unparsable", str(error))
     return None
 
 
 def failed(raised: Exception) -> Failure:
     """Return why there is no value, as its exception says."""
     error = masked(raised)  # it was returned, not raised: nobody else has seen it
-    return unparsable(error) or Failure("error", f"{type(error).__name__}: {error}", error)
+    return unparsable(error) or Failure("error", one_line(error), error)
 
 
 def unparsable(error: Exception) -> Failure | None:
     """Return what an answer that could not be parsed is; None for another error."""
     if type(error).__name__ == "LengthFinishReasonError":  # openai's client, on structured output cut short
         return Failure("length", str(error), error)
-    return Failure("unparsable", f"{type(error).__name__}: {error}", error) if isinstance(error, _UNPARSABLE) else None
+    return Failure("unparsable", one_line(error), error) if isinstance(error, _UNPARSABLE) else None

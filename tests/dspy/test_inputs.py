@@ -171,3 +171,13 @@ def test_a_loop_inside_a_loop_keeps_every_sample_apart(scripted: Scripted) -> No
     with dspy.context(lm=lm):
         TPO(inner, longer, width=3, depth=0, fields=["answer"])(question="why?")
     assert len(lm.engine.requests) == 6  # no sample was another one's, read from the cache
+
+
+def test_a_call_without_inputs_is_told_what_the_program_takes(scripted: Any) -> None:
+    lm = scripted(RULES)
+    with (
+        dspy.context(lm=lm),
+        pytest.raises(InvalidInputError, match=r"nothing that is asked; .* takes question=\.\.\."),
+    ):
+        TPO(dspy.Predict("question -> answer"), longer)()
+    assert not lm.engine.prompts

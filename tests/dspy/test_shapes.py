@@ -44,6 +44,15 @@ class HoldsAgent(dspy.Module):
         return self.agent(question=question)
 
 
+class HoldsTPO(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.respond = TPO(dspy.ChainOfThought("question -> answer"), longer, width=2, depth=1)
+
+    def forward(self, question: str) -> dspy.Prediction:
+        return self.respond(question=question)
+
+
 def longer(response: str) -> float:
     return len(response)
 
@@ -59,7 +68,8 @@ PROGRAMS: list[tuple[str, Callable[[], Any], dict[str, Any], str]] = [
     ("a retrieving program", Rag, {}, WORKS),
     ("a program that derives a field", Derives, {}, WORKS),
     ("typed output", lambda: dspy.Predict("question -> answer: str, score: int"), {"fields": ["answer"]}, WORKS),
-    ("TPO around TPO", lambda: TPO(PREDICT, longer, width=2, depth=1), {"fields": ["answer"]}, WORKS),
+    ("TPO around TPO", lambda: TPO(PREDICT, longer, width=2, depth=1), {}, WORKS),
+    ("a program that holds TPO", HoldsTPO, {}, WORKS),
     ("a program that returns text", Text, {}, "return dspy.Prediction"),
     ("an agent inside a program", HoldsAgent, {}, "rerun_tools=True"),
     ("a function", lambda: len, {}, "program must be a dspy.Module"),

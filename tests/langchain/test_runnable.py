@@ -392,6 +392,7 @@ def test_an_unparsable_sample_is_no_candidate(chat: Any) -> None:
     chain = RunnableTPO(model | JsonOutputParser(), reward=longest, width=2, depth=0, return_trajectory=True)
     trajectory = chain.invoke("how?")
     assert trajectory.best.value == {"a": 1} and [c.failure.reason for c in trajectory.failures] == ["unparsable"]
+    assert "\n" not in trajectory.failures[0].failure.message
     assert trajectory.usage.prompt_tokens == 20
 
 
