@@ -12,7 +12,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,11 @@ def import_results(file: str, runs: Iterable[Made]) -> list[tuple[Made, Imported
         if made.benchmark.export == wanted:
             with RunReader(made.folder) as reader:
                 by_name.setdefault(model_name(reader.settings, made.plan), []).append(made)
-    found = [(made, figure) for name, figure in figures for made in _meant(by_name.get(name, []), figure)]
+    found = [
+        (made, replace(figure, metric=figure.metric.removeprefix(f"{made.benchmark.name}: ")))
+        for name, figure in figures
+        for made in _meant(by_name.get(name, []), figure)
+    ]
     if not found:
         known = ", ".join(sorted(by_name)) or "none of this benchmark"
         seen = ", ".join(sorted({name for name, _ in figures})[:5])

@@ -133,7 +133,7 @@ def test_scores_of_another_judge_count_as_none(tmp_path: Path):
 few = st.floats(-2, 2).map(lambda x: round(x))
 
 
-@given(few, st.lists(st.tuples(few, few), min_size=1, max_size=6, unique_by=lambda pair: pair[0]))
+@given(few, st.lists(st.tuples(few, few), min_size=1, max_size=5, unique_by=lambda pair: pair[0]))
 def test_win_rates_are_those_over_all_choices_of_n(answer: float, drawn: list[tuple[float, float]]):
     samples = [Sample(*pair) for pair in drawn]
     found = win_rates({"q": answer}, {"q": samples}, len(samples))
