@@ -86,6 +86,9 @@ def add_parser(subparsers: Any) -> None:
     made.add_argument(
         "--report", metavar="PAGE", help="write one self-contained HTML page; without NAME, of what there is"
     )
+    made.add_argument(
+        "--beside", action="append", default=[], metavar="FOLDER", help="other policies' or rewards', on the same page"
+    )
     made.add_argument("--policy-params", metavar="P", help="parameters, such as 70B: say operations, beside DPO")
     made.add_argument("--reward-params", metavar="P", help="likewise of the reward model, where it reports tokens")
     add_models(parser)
@@ -113,8 +116,8 @@ def run(args: Namespace) -> int:
     log(args.verbose)
     for text in filter(None, (args.policy_params, args.reward_params)):
         parameters(text)  # complains before anything is asked
-    asks = args.names or not (args.report or args.imports or args.gold or args.judge)
-    chosen, plans = _chosen(args) if asks else ([], [])
+    shows = args.output is not None and not args.names and not args.dry_run  # what there is, and asks no policy
+    chosen, plans = ([], []) if shows else _chosen(args)
     if args.output is None:
         raise InvalidInputError("say where the answers are kept: -o FOLDER")
     folder = BenchFolder(args.output)
@@ -190,11 +193,13 @@ def _hand_out(args: Namespace, folder: BenchFolder) -> None:
 def _report(args: Namespace, folder: BenchFolder) -> None:
     """Say the results, and write the page where one is asked for."""
     from tpo_core.report import figures_page, parameters
+    from tpo_core.studies.benchmarks.folder import BenchFolder
     from tpo_core.studies.benchmarks.page import bench_figures
 
     policy, reward = (None if text is None else parameters(text) for text in (args.policy_params, args.reward_params))
     title = f"Benchmarks: {folder.path.resolve().name}"
-    figures = bench_figures(folder, policy=policy, reward=reward, title=title)
+    folders = [folder, *(BenchFolder(each) for each in args.beside)]
+    figures = bench_figures(folders, policy=policy, reward=reward, title=title)
     if args.report is not None:
         with replacing(args.report, "--report") as file:
             file.write(figures_page(figures))

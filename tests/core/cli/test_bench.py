@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,10 @@ def test_math_and_ifeval_are_answered_scored_and_put_on_a_page(loopback: Start, 
     assert main(["bench", "-o", "out", "--report", "again.html"]) == 0  # all of it is kept
     assert Path("again.html").read_text().count("pass@1") and len(server.requests) == asked
     assert "MATH-500: pass@1" in capsys.readouterr().out
+    shutil.copytree("out", "other")
+    assert main(["bench", "-o", "out", "--beside", "other"]) == 0
+    rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines() if line.startswith(("out ", "other "))]
+    assert ["other", "paper"] in rows and ["out", "paper"] in rows
 
 
 def test_a_half_finished_run_is_reported_with_what_it_has(loopback: Start) -> None:

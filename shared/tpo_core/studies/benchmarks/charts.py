@@ -8,18 +8,17 @@ from tpo_core.report.figures import Chart, Series
 from tpo_core.report.moments import Mean
 from tpo_core.studies.benchmarks.against import Sample, win_rates
 from tpo_core.studies.benchmarks.collecting import Collected
-from tpo_core.studies.benchmarks.entries import Benchmark
 
 __all__ = ["charts", "spreads"]
 
 
 def charts(group: Sequence[Collected]) -> Iterator[Chart]:
-    benchmark = group[0].made.benchmark
+    title = group[0].title
     loops = [run for run in group if run.summary.rounds and run.made.plan.kind not in ("single", "bon")]
     if loops:
         last = max(len(run.summary.rounds) for run in loops)
         yield Chart(
-            f"{benchmark.title}: reward over test-time steps",
+            f"{title}: reward over test-time steps",
             tuple(range(last)),
             "step",
             "best reward so far",
@@ -27,22 +26,22 @@ def charts(group: Sequence[Collected]) -> Iterator[Chart]:
             "Of the best candidate so far, averaged over queries; one that ended early keeps its best.",
         )
         yield Chart(
-            f"{benchmark.title}: spread of a step's rewards",
+            f"{title}: spread of a step's rewards",
             tuple(range(last)),
             "step",
             "standard deviation",
             tuple(_series(run, spreads(run), last) for run in loops),
             "Within a query: of its first samples at step 0, of the step's updates after.",
         )
-    yield from _against_best_of_n(benchmark, group, loops)
-    yield from _width_and_depth(benchmark, group)
+    yield from _against_best_of_n(title, group, loops)
+    yield from _width_and_depth(title, group)
 
 
 def _series(run: Collected, means: Sequence[Mean], length: int) -> Series:
     return Series(str(run.made.plan), (*means, *[Mean()] * (length - len(means))))
 
 
-def _against_best_of_n(benchmark: Benchmark, group: Sequence[Collected], loops: Sequence[Collected]) -> Iterator[Chart]:
+def _against_best_of_n(title: str, group: Sequence[Collected], loops: Sequence[Collected]) -> Iterator[Chart]:
     widest = max((run for run in group if run.samples), key=lambda run: _most(run), default=None)
     if widest is None or not loops or (most := _most(widest)) < 2:
         return
@@ -59,7 +58,7 @@ def _against_best_of_n(benchmark: Benchmark, group: Sequence[Collected], loops: 
     tokens = {str(run.made.plan): run.summary.usage.tokens / max(1, run.summary.queries) for run in (*loops, widest)}
     told = ", ".join(f"{name} {count:,.0f}" for name, count in tokens.items())
     yield Chart(
-        f"{benchmark.title}: win rate against best-of-N",
+        f"{title}: win rate against best-of-N",
         tuple(range(1, most + 1)),
         "N",
         "share of queries won",
@@ -85,7 +84,7 @@ def _by_reward(samples: Mapping[str, Sequence[Sample]]) -> dict[str, list[Sample
     return {query: [each._replace(worth=each.reward) for each in some] for query, some in samples.items()}
 
 
-def _width_and_depth(benchmark: Benchmark, group: Sequence[Collected]) -> Iterator[Chart]:
+def _width_and_depth(title: str, group: Sequence[Collected]) -> Iterator[Chart]:
     """Yield the chart of the paper's loop at several widths, a line a depth, where there are several."""
     found: dict[int, dict[int, Mean]] = {}
     for run in group:
@@ -95,7 +94,7 @@ def _width_and_depth(benchmark: Benchmark, group: Sequence[Collected]) -> Iterat
     if sum(map(len, found.values())) < 3:
         return
     yield Chart(
-        f"{benchmark.title}: reward by width and depth",
+        f"{title}: reward by width and depth",
         tuple(widths),
         "N",
         "reward of the answer",

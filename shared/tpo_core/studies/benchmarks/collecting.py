@@ -55,12 +55,28 @@ class Collected:
     """Each answer's reward and held-out reward (the reward again where it has none), by query."""
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     """Every scored candidate of best-of-N, likewise; empty for other plans."""
+    group: str = ""
+    """Its folder's name, where there are several."""
     has_gold: bool = False
     """Whether every answer has a held-out reward."""
 
+    @property
+    def title(self) -> str:
+        """Return the benchmark's title, after the folder's name where there are several."""
+        return f"{self.group}, {self.made.benchmark.title}" if self.group else self.made.benchmark.title
 
-def collect(made: Made) -> Collected:
+    @property
+    def name(self) -> str:
+        """Return what tells it from the page's other runs."""
+        return " ".join(filter(None, (self.group, self.made.benchmark.name, str(self.made.plan))))
+
+
+def collect(made: Made, group: str = "") -> Collected:
     """Read a run.
+
+    Args:
+        made: Which.
+        group: Its folder's name, where there are several.
 
     Raises:
         StoreError: Its folder cannot be read.
@@ -68,7 +84,7 @@ def collect(made: Made) -> Collected:
     gold = Scores(made.folder, GOLD)
     tally, worth = SummaryTally(), Moments()
     with RunReader(made.folder) as reader:
-        found = Collected(made, reader.settings, reader.counts, RunSummary(), gold_name=gold.by or "")
+        found = Collected(made, reader.settings, reader.counts, RunSummary(), gold_name=gold.by or "", group=group)
         responses: dict[str, str] = {}
         for each, trajectory in golds(reader, gold):
             tally.add(Entry(trajectory, each.item.id))

@@ -15,12 +15,17 @@ __all__ = ["bench_figures"]
 
 
 def bench_figures(
-    folder: BenchFolder, *, policy: float | None = None, reward: float | None = None, title: str = "tpo bench"
+    folders: Sequence[BenchFolder],
+    *,
+    policy: float | None = None,
+    reward: float | None = None,
+    title: str = "tpo bench",
 ) -> Figures:
-    """Return everything that a folder of benchmarks shows so far.
+    """Return everything that folders of benchmarks show so far.
 
     Args:
-        folder: Where ``tpo bench`` keeps its runs.
+        folders: Where ``tpo bench`` keeps its runs; several for several policies or rewards, which stand in one table
+            and never in one chart.
         policy: Parameters of the policy: operations are then said, beside those of DPO.
         reward: Parameters of the reward model; its tokens count where it reports them.
         title: The page's.
@@ -28,17 +33,18 @@ def bench_figures(
     Raises:
         StoreError: A run cannot be read.
     """
-    runs = [collect(made) for made in folder.made()]
-    by_benchmark: dict[str, list[Collected]] = {}
-    for run in runs:
-        by_benchmark.setdefault(run.made.benchmark.name, []).append(run)
-    groups = list(by_benchmark.values())
+    groups: dict[tuple[int, str], list[Collected]] = {}
+    for place, folder in enumerate(folders):
+        group = folder.path.resolve().name if len(folders) > 1 else ""
+        for made in folder.made():
+            groups.setdefault((place, made.benchmark.name), []).append(collect(made, group))
+    runs = [run for group in groups.values() for run in group]
     return Figures(
         title,
         _about(runs),
-        tuple(_warnings(runs, folder)),
+        (*_warnings(runs), *(warning for folder in folders for warning in _limits(folder))),
         tuple(table for table in _tables(runs, policy, reward) if table.rows),
-        tuple(chart for group in groups for chart in charts(group)),
+        tuple(chart for group in groups.values() for chart in charts(group)),
     )
 
 
@@ -61,18 +67,20 @@ def _each(words: Iterator[str]) -> str:
 # -- what the figures cannot show -------------------------------------------------------------------------------------
 
 
-def _warnings(runs: Sequence[Collected], folder: BenchFolder) -> Iterator[str]:
+def _warnings(runs: Sequence[Collected]) -> Iterator[str]:
     if not runs:
-        yield f"There are no runs in {folder.path} yet."
+        yield "There are no runs yet."
         return
     yield from _optimised(runs)
     for run in runs:
         yield from _of_run(run)
-    limited = {
-        run.made.benchmark.name: about for run in runs if (about := folder.about(run.made.benchmark)).get("limit")
-    }
-    for name, about in limited.items():
-        yield f"{name}: only the first {about['count']:,} of {about['of']:,} queries, as --limit said."
+
+
+def _limits(folder: BenchFolder) -> Iterator[str]:
+    for benchmark in dict.fromkeys(made.benchmark for made in folder.made()):
+        about = folder.about(benchmark)
+        if about.get("limit"):
+            yield f"{benchmark.name}: only the first {about['count']:,} of {about['of']:,} queries, as --limit said."
 
 
 def _optimised(runs: Sequence[Collected]) -> Iterator[str]:
@@ -89,13 +97,14 @@ def _optimised(runs: Sequence[Collected]) -> Iterator[str]:
         )
     worse = [run for run in runs if (run.summary.gain.low or 0) > 0 and (run.summary.gold_gain.high or 0) < 0]
     if worse:
+        names = ", ".join(run.name for run in worse)
         yield (
-            f"In {', '.join(map(_name, worse))} the optimised reward rises and the held-out one falls: the gain is in "
-            "what the reward model gets wrong."
+            f"In {names} the optimised reward rises and the held-out one falls: the gain is in what the reward model "
+            "gets wrong."
         )
     longer = [run for run in runs if _longer(run) > 1.1]
     if longer:
-        names = ", ".join(f"{_name(run)} ({_longer(run) - 1:+.0%})" for run in longer[:6])
+        names = ", ".join(f"{run.name} ({_longer(run) - 1:+.0%})" for run in longer[:6])
         yield f"Answers are longer than the first best ones in {names}: part of a gain may be a liking for length."
 
 
@@ -105,7 +114,7 @@ def _longer(run: Collected) -> float:
 
 
 def _of_run(run: Collected) -> Iterator[str]:
-    counts, name = run.counts, _name(run)
+    counts, name = run.counts, run.name
     if counts.total is None or counts.done < counts.total:
         of = "" if counts.total is None else f" of {counts.total:,}"
         failed = f", {counts.failed:,} failed" if counts.failed else ""
@@ -118,10 +127,6 @@ def _of_run(run: Collected) -> Iterator[str]:
         yield f"{name}: {run.unscored:,} answers have no score: {what}."
     for reason, count in run.left_out.most_common(3):
         yield f"{name}: {count:,} answers are left out of the score: {reason}."
-
-
-def _name(run: Collected) -> str:
-    return f"{run.made.benchmark.name} {run.made.plan}"
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
@@ -159,7 +164,7 @@ def _row_of(run: Collected) -> tuple[str, ...]:
     depth = "0" if settings.get("mode") == "bon" else str(settings.get("depth", ""))
     free = settings.get("plan") == "adaptive"
     found = (settings.get("model"), settings.get("reward"), "" if free else depth, settings.get("width"))
-    return (str(run.made.plan), *(str(each) for each in found))
+    return (" ".join(filter(None, (run.group, str(run.made.plan)))), *(str(each) for each in found))
 
 
 def _metric(metric: Metric | None) -> str:
@@ -198,7 +203,7 @@ def _reward_row(run: Collected) -> tuple[str, ...]:
     summary, (first, last) = run.summary, _spreads(run)
     words = [_plain(mean, 0) for mean in (summary.words_first, summary.words_best)]
     return (
-        _name(run),
+        run.name,
         f"{summary.answered:,} of {run.counts.total or run.counts.queries:,}",
         _span(summary.first_best),
         _span(summary.best),
@@ -238,7 +243,7 @@ def _cost_row(run: Collected, policy: float | None, reward: float | None) -> tup
     summary, queries = run.summary, run.summary.queries
     usage, judged = summary.usage, summary.reward_usage
     numbers = (usage.prompt_tokens, usage.completion_tokens, judged.tokens)
-    cells = [_name(run), f"{usage.calls / queries:.1f}", *(f"{number / queries:,.0f}" for number in numbers)]
+    cells = [run.name, f"{usage.calls / queries:.1f}", *(f"{number / queries:,.0f}" for number in numbers)]
     cells.append(_plain(summary.seconds, 1))
     if policy is not None:
         operations = 2 * (policy * usage.tokens + (reward or 0) * judged.tokens) / queries

@@ -123,13 +123,13 @@ BASELINES = {
 }
 
 
-def arena_hard(python: str, checkout: Path) -> None:
+def arena_hard(python: str, checkout: Path, versions: list[str]) -> None:
     """Have Arena-Hard's own scripts judge answers and print win rates, and import what they print."""
     Path("arena").mkdir()
     for code in ("gen_judgment.py", "show_result.py", "utils", "config"):
         source = checkout / code
         (shutil.copytree if source.is_dir() else shutil.copy)(source, Path("arena") / code)
-    for name, baselines in BASELINES.items():
+    for name in versions:
         with (checkout / "data" / name / "question.jsonl").open(encoding="utf-8") as file:
             asked = [json.loads(line) for line in file]
         rows = asked[: QUERIES // 2] + asked[-QUERIES // 2 :]
@@ -137,7 +137,7 @@ def arena_hard(python: str, checkout: Path) -> None:
         home = Path("arena/data") / name
         shutil.copytree(Path("out/official/data") / name, home)
         (home / "question.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        for baseline in baselines:
+        for baseline in BASELINES[name]:
             lines = [_baseline(row, baseline) for row in rows]
             (home / "model_answer" / f"{baseline}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
         with LoopbackServer(games) as judge:
@@ -177,6 +177,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tool", choices=("alpaca-eval", "arena-hard"))
     parser.add_argument("--code", type=Path, metavar="FOLDER", help="a checkout of arena-hard-auto")
+    parser.add_argument("--version", choices=tuple(BASELINES), help="of Arena-Hard; both by default")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that has the tool's packages")
     args = parser.parse_args()
     checkout = None if args.code is None else args.code.resolve()
@@ -189,7 +190,7 @@ def main() -> int:
         elif checkout is None:
             parser.error("arena-hard needs --code, a checkout of arena-hard-auto")
         else:
-            arena_hard(python, checkout)
+            arena_hard(python, checkout, [args.version] if args.version else list(BASELINES))
     return 0
 
 
