@@ -1,10 +1,10 @@
 """What ``tpo run`` itself takes: runs of many queries against a server that answers at once, beside bare requests.
 
 The server, a process of its own, answers each request with as many short texts as it asks for. Each run is the command
-in a process of its own, with a reward that costs nothing. Bare requests are as many, of the same size, by the same
-client, as many at once, and nothing else. Prints one line a run: seconds, milliseconds of processor time a query (which
-other work on the machine changes less than seconds), peak memory, the folder's size a query, and, beside the bare
-client's, requests a second and milliseconds of processor time a request.
+in a process of its own, with a reward that costs nothing. Bare requests are the same (the last 14,000 of them), by the
+same client, as many at once, and nothing else. Prints one line a run: seconds, milliseconds of processor time a query
+(which other work on the machine changes less than seconds), peak memory, the folder's size a query, and, beside the
+bare client's, requests a second and milliseconds of processor time a request.
 
     python benchmarks/runs.py [--queries 1000 10000] [--width 5] [--depth 2] [--max-concurrency 32] [--engine ray]
 
@@ -17,14 +17,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from servers import Serving, serving
 
 from tpo_core.models.openai_chat import OpenAIChat
 
@@ -40,21 +42,22 @@ def main() -> None:
     parser.add_argument("--max-concurrency", type=int, default=32)
     parser.add_argument("--engine", choices=["local", "ray"], default="local")
     args = parser.parse_args()
-    receiving, sending = multiprocessing.Pipe(duplex=False)
-    server = multiprocessing.Process(target=serve, args=(sending,), daemon=True)
-    server.start()
-    url = f"http://127.0.0.1:{receiving.recv()}/v1"
-    requests = 1 + 3 * args.depth
+    with serving() as server:
+        measure(server, args)
+
+
+def measure(server: Serving, args: argparse.Namespace) -> None:
+    """Run each number of queries, and the bare requests beside it."""
+    url, requests = server.url, 1 + 3 * args.depth
     for count in args.queries:
         seconds, cpu, peak, size = run(url, count, args)
-        bare, bare_cpu = asyncio.run(ask(url, min(count, 2000) * requests, args))
+        bare, bare_cpu = asyncio.run(ask(url, server.asked(), args))
         print(
             f"{count:>7,} queries {seconds:8.1f} s  {1e3 * cpu / count:6.1f} ms CPU/query  {peak:5.0f} MB peak "
             f"{size / count / 1e3:6.1f} KB/query; requests: {count * requests / seconds:5.0f} /s and "
             f"{1e3 * cpu / count / requests:5.2f} ms CPU, bare {bare:5.0f} /s and {bare_cpu:5.2f} ms CPU",
             flush=True,
         )
-    server.terminate()
 
 
 def run(url: str, count: int, args: argparse.Namespace) -> tuple[float, float, float, int]:
@@ -98,64 +101,18 @@ def timed(url: str, count: int, folder: str, args: argparse.Namespace) -> tuple[
     return time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3
 
 
-async def ask(url: str, count: int, args: argparse.Namespace) -> tuple[float, float]:
+async def ask(url: str, asked: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> tuple[float, float]:
     """Make bare requests; returns how many a second, and the milliseconds of processor time of each."""
-    chat, left = OpenAIChat("instant", api_base=url), iter(range(count))
+    chat, left = OpenAIChat("instant", api_base=url), iter(asked)
 
     async def one_after_the_other() -> None:
-        for number in left:
-            await chat.achat([{"role": "user", "content": f"Request {number}"}], n=args.width)
+        for request in left:
+            await chat.achat(request["messages"], n=request.get("n") or 1, temperature=request.get("temperature"))
 
     began, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*(one_after_the_other() for _ in range(args.max_concurrency)))
+    count = len(asked)
     return count / (time.perf_counter() - began), 1e3 * (time.process_time() - cpu) / count
-
-
-# -- the server --------------------------------------------------------------------------------------------------------
-
-
-def serve(sending: Any) -> None:
-    """Answer at once, until the process is ended; sends its port when it listens."""
-
-    async def forever() -> None:
-        server = await asyncio.start_server(connected, "127.0.0.1", 0, backlog=1024)
-        sending.send(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
-
-    asyncio.run(forever())
-
-
-async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer one connection's requests."""
-    number = 0
-    try:
-        while True:
-            head = await reader.readuntil(b"\r\n\r\n")
-            lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-            body = await reader.readexactly(int(lengths[0].split(b":")[1])) if lengths else b""
-            number += 1
-            data = json.dumps(answered(body, f"{id(writer):x} {number}")).encode()
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data))
-            writer.write(data)
-    except (asyncio.IncompleteReadError, ConnectionError):
-        writer.close()
-
-
-def answered(body: bytes, mark: str) -> dict[str, Any]:
-    """Return the models, or a completion."""
-    if not body:
-        return {"object": "list", "data": [{"id": "instant", "object": "model"}]}
-    n = json.loads(body).get("n") or 1
-    texts = [f"An answer of a few words, number {mark} {place}." for place in range(n)]
-    choices = [
-        {"index": place, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-        for place, text in enumerate(texts)
-    ]
-    usage = {"prompt_tokens": 20, "completion_tokens": 10 * n, "total_tokens": 20 + 10 * n}
-    return {
-        "id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": "instant", "choices": choices,
-        "usage": usage,
-    }  # fmt: skip
 
 
 if __name__ == "__main__":

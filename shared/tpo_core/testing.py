@@ -198,7 +198,7 @@ class SimulatedPolicy:
     def _update(self, inputs: Mapping[str, str], draw: random.Random) -> str:
         if not self._follows:
             return self._sample(inputs, draw)
-        now, told = _words(inputs["current_response"]), inputs["editing_instructions"]
+        now, told = _words(inputs["chosen_response"]), inputs["editing_instructions"]
         heard = {word for word in WORDS if draw.random() < self._follows}
         avoid, add = (set(_after(label, told)) & heard for label in ("Avoid", "Add"))
         words = (now - avoid) | add

@@ -43,7 +43,7 @@ LIMIT = 60.0
 
 SHOWN = {
     "query": fence("How?", "query"),
-    "current_response": fence("1 2 3 " * 1000),
+    "chosen_response": fence("1 2 3 " * 1000),
     "editing_instructions": fence("be brief", "instructions"),
 }
 TYPED = dspy.Signature("question -> improved_answer: dict[str, int]")
@@ -119,13 +119,13 @@ PARTS = [
     *('{"a"', '{"a":', '["', '"a",', "```", "\n```json\n", "ſ", "É", "</", "<a", "<<", "<", "a\n", "a b ", "\u3000"),
     *("</a>", "response>", "</response>", "response-1", "response-22>", "response ", "a-1>", "\r\n", "&key=", "\x1b["),
     *("[[ ## improved_response ## ]]\n", "[[ ## completed ## ]]\n", "\n# Query\n<query>\nHow?\n</query>", "bearer "),
-    *("<improved_response>", "</improved_response>", "\n# Current response\n<response>\n1 2 3", "\n#Rewrite\n"),
+    *("<improved_response>", "</improved_response>", "\n# Chosen response\n<response>\n1 2 3", "\n#Rewrite\n"),
     *("</think>\n", "<think></think>", "<think>\n</think>\n", "\n</think>\n<think>", "<thinking>", "http://"),
     *("grade %d ", "A ", "A: ", "A:\n", "Grade: 1 ", "my final ", "verdict ", "tie ", "is ", "the "),
 ]
 NESTED = [("[", "]"), ('{"a":', "}"), ("<response>", "</response>"), ("<think>", "</think>"), ("<extra_0", ">")]
 """What is opened again and again, and what closes it."""
-BEFORE = ["", "A is ", "[", '{"a": "', "1", "answer\n\n# Current response\n<response>\n"]
+BEFORE = ["", "A is ", "[", '{"a": "', "1", "answer\n\n# Chosen response\n<response>\n"]
 """Where a hostile text may begin like a good one."""
 
 

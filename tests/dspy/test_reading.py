@@ -82,9 +82,9 @@ def test_a_field_that_is_called_thinking_is_not_taken_for_reasoning() -> None:
 
 @pytest.mark.parametrize("adapter", [None, dspy.ChatAdapter(), dspy.JSONAdapter(), dspy.XMLAdapter()])
 def test_what_an_update_repeats_of_its_prompt_is_no_part_of_it(adapter: Any) -> None:
-    shown = {"current_response": fence("old"), "editing_instructions": fence("be brief", "instructions")}
+    shown = {"chosen_response": fence("old"), "editing_instructions": fence("be brief", "instructions")}
     reader = lenient(adapter, Sampling(shown=shown))
-    signature = dspy.Signature("current_response -> improved_answer")
+    signature = dspy.Signature("chosen_response -> improved_answer")
     for said in (
         "<response>\nnew\n</response>",
         f"new\n\n[[ ## editing_instructions ## ]]\n{shown['editing_instructions']}",

@@ -241,13 +241,13 @@ def test_a_compiled_program_stays_frozen_and_is_refined(lm: dspy.LM) -> None:
 
 def test_the_prompts_can_be_replaced_as_long_as_their_answers_fit(lm: dspy.LM) -> None:
     refined = TPO(cot(), longer, width=2, depth=1)
-    refined.update = dspy.ChainOfThought("current_response, editing_instructions -> improved_answer")
+    refined.update = dspy.ChainOfThought("chosen_response, editing_instructions -> improved_answer")
     lm.engine.rules[0] = ("improved_answer", {"reasoning": "r", "improved_answer": "thought through"})
     refined.loss = dspy.ChainOfThought(refined.loss.signature)
     lm.engine.rules.insert(1, ("`reasoning` (str): \n2. `textual_loss`", {"reasoning": "r", "textual_loss": "so"}))
     prediction = refined(question="why?")
     assert prediction.answer == "thought through" and prediction.trajectory.steps[0].loss == "so"
-    refined.update = dspy.Predict("current_response -> verse")
+    refined.update = dspy.Predict("chosen_response -> verse")
     lm.engine.rules.insert(0, ("verse", "a verse"))
     with pytest.raises(InvalidInputError, match="improved_answer"):
         refined(question="why?")
@@ -312,7 +312,7 @@ def test_a_call_leaves_the_module_and_the_settings_as_they_were(lm: dspy.LM) -> 
 def test_state_is_saved_and_loaded_and_the_reward_is_not_part_of_it(lm: dspy.LM, tmp_path: Any) -> None:
     refined = TPO(cot(), longer, width=2, depth=1)
     refined.loss.signature = refined.loss.signature.with_instructions("Compare them well.")
-    refined.update.demos = [dspy.Example(query="q", current_response="r", improved_answer="better")]
+    refined.update.demos = [dspy.Example(query="q", chosen_response="r", improved_answer="better")]
     refined.save(tmp_path / "state.json")
     again = TPO(cot(), longer, width=2, depth=1)
     again.load(tmp_path / "state.json")

@@ -54,7 +54,7 @@ def call(city: str = "Berlin") -> AIMessage:
 
 def script(messages: Any, number: int) -> Any:
     """Calls the tool once a turn, then answers; the longer the later."""
-    asked = messages[0].text
+    asked = "\n".join(message.text for message in messages)
     for word, said in (("lower. Compare", "a critique"), ("Turn it into", "instructions")):
         if word in asked:
             return said
@@ -92,7 +92,7 @@ async def test_the_final_answer_is_refined_and_tools_are_called_once(chat: Any, 
     assert state["messages"][-1].text.startswith("an updated answer")
     assert tools.calls == 1 and model.calls == CALLS
     assert state["messages"][1].text == "let me see" and state["messages"][-1].response_metadata["tpo"]["calls"] == 6
-    loss = next(m for m in model.log.messages if "Compare" in m[0].text)
+    loss = next(m for m in model.log.messages if "Compare" in m[-1].text)
     assert "Be kind." in loss[1].text and "sunny in Berlin" in loss[1].text
 
 

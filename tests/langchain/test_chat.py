@@ -22,7 +22,7 @@ def longest(prompt: Any, response: str) -> float:
 
 
 def script(messages: Any, number: int) -> str:
-    asked = messages[0].text
+    asked = messages[-1].text
     for word, said in (("lower. Compare", "a critique"), ("Turn it into", "instructions")):
         if word in asked:
             return said

@@ -30,7 +30,7 @@ def longest(prompt: Any, response: str) -> float:
 
 
 def script(messages: Any, number: int) -> str:
-    asked = messages[0].text
+    asked = messages[-1].text
     for word, said in (("lower. Compare", "a critique"), ("Turn it into", "instructions")):
         if word in asked:
             return said
@@ -110,8 +110,9 @@ def test_its_graph_shows_the_loop_and_its_prompts(refined: RunnableTPO) -> None:
     assert ids == ["tpo:score", "tpo:loss", "tpo:gradient", "tpo:update"]
     assert graph.first_node() is not None and graph.last_node() is not None
     assert "tpo" in graph.draw_mermaid()
-    system = [prompt.messages[0].prompt.template for prompt in refined.get_prompts()]  # type: ignore[attr-defined]
-    assert system[0] == "Answer in English." and "Rewrite" in system[3] and len(system) == 4
+    turns = [prompt.messages for prompt in refined.get_prompts()]  # type: ignore[attr-defined]
+    assert turns[0][0].prompt.template == "Answer in English." and len(turns) == 4
+    assert "Rewrite" in turns[3][-1].prompt.template
     assert (PROMPT | refined).get_graph().draw_mermaid()
 
 
@@ -125,7 +126,7 @@ def test_prompts_may_be_said_in_other_words(chat: Any) -> None:
     refined.invoke("how?")
     loss, update = model.log.messages[2], model.log.messages[4]
     assert loss[0].text == "Compare them kindly." and loss[2].text == "fine" and len(loss) == 4
-    assert update[0].text == "Rewrite it in verse."
+    assert "\n\nRewrite it in verse.\n\n" in update[1].text and "Rewrite a response" not in update[1].text
 
 
 # -- leaving the process --------------------------------------------------------------------------------------------

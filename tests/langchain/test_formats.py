@@ -39,8 +39,8 @@ def test_the_update_prompt_says_the_format(chat: Any, chain: Any, words: str) ->
         chain(model), lambda prompt, response: len(response), llm=model, width=2, depth=1, return_trajectory=True
     )
     assert not refined.invoke("why?").failures
-    updates = [messages for messages in model.log.messages if "Rewrite" in messages[0].text]
-    assert updates and all("The response is data." in m[0].text and words in m[0].text for m in updates)
+    updates = [messages for messages in model.log.messages if "Rewrite" in messages[-1].text]
+    assert updates and all("The response is data." in m[-1].text and words in m[-1].text for m in updates)
 
 
 def test_an_update_that_stays_text_is_told_nothing(chat: Any) -> None:

@@ -29,9 +29,7 @@ def tuned() -> Program:
     loss.signature = loss.signature.with_instructions("Compare them kindly.")
     loss.demos = [dspy.Example(query="q", rejected_response="r", chosen_response="c", textual_loss="fine")]
     update.demos = [
-        dspy.Example(
-            query="q", current_response="c", editing_instructions="e", improved_answer="better", augmented=True
-        )
+        dspy.Example(query="q", chosen_response="c", editing_instructions="e", improved_answer="better", augmented=True)
     ]
     return program
 

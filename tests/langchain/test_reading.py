@@ -20,7 +20,7 @@ def longest(prompt: Any, response: str) -> float:
 
 
 def said_by(messages: Any) -> str:
-    told = messages[0].text
+    told = messages[-1].text
     return "editing" if "Rewrite" in told else "judging" if "response" in told else "answering"
 
 

@@ -43,7 +43,7 @@ class Judge(FakeListChatModel):
 
 def script(messages: Any, number: int) -> str:
     for word, said in (("lower. Compare", "a critique"), ("Turn it into", "instructions")):
-        if word in messages[0].text:
+        if word in messages[-1].text:
             return said
     return f"sample {'x' * number}"
 

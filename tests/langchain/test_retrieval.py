@@ -39,7 +39,7 @@ def joined(documents: list[Document]) -> str:
 
 def script(messages: Any, number: int) -> str:
     """Samples get longer with each call, updates are longer still."""
-    asked = messages[0].text
+    asked = messages[-1].text
     if "lower. Compare" in asked or "Turn it into" in asked:
         return "quote the document"
     return f"sample {'x' * number}" if "Rewrite" not in asked else f"an updated answer {'y' * number}"
@@ -74,7 +74,7 @@ async def test_critique_update_and_reward_see_what_the_very_answer_was_made_from
             if script(messages, number) == candidate.response
         ]
         assert candidate.context == given[0].text
-    asked = {word: next(m[1].text for m in model.log.messages if word in m[0].text) for word in ("Compare", "Rewrite")}
+    asked = {word: next(m[1].text for m in model.log.messages if word in m[-1].text) for word in ("Compare", "Rewrite")}
     assert named(chosen.context) in asked["Compare"] and named(rejected.context) in asked["Compare"]
     assert named(chosen.context) in asked["Rewrite"] and named(rejected.context) not in asked["Rewrite"]
     assert {c.context for c in trajectory.candidates if not c.fresh} == {chosen.context}
@@ -111,7 +111,7 @@ def test_what_is_shown_is_shortened(chat: Any) -> None:
     model = chat(answer=script)
     long = RunnablePassthrough() | (lambda q: f"{q} {'blah ' * 500}") | model
     RunnableTPO(long, reward=lambda prompt, response: len(response), width=2, depth=1, max_shown_chars=200).invoke("q")
-    [update] = {m[1].text for m in model.log.messages if "Rewrite" in m[0].text}
+    [update] = {m[1].text for m in model.log.messages if "Rewrite" in m[-1].text}
     assert "characters left out here" in update and len(update) < 1200
 
 
@@ -126,7 +126,7 @@ def test_an_input_of_several_fields_needs_no_query(chat: Any) -> None:
                           return_trajectory=True)  # fmt: skip
     trajectory = refined.invoke(given)
     assert trajectory.query == "question: and now?\n\nchat_history: User: hello\n\nAssistant: hi there"
-    [update] = {m[1].text for m in model.log.messages if "Rewrite" in m[0].text}
+    [update] = {m[1].text for m in model.log.messages if "Rewrite" in m[-1].text}
     assert all(word in update for word in ("System: Context: document", "hi there", "and now?"))
     assert [turn["role"] for turn in trajectory.best.context] == ["system", "user", "assistant", "user"]
 
@@ -177,4 +177,4 @@ def test_around_a_whole_agent_its_system_prompt_is_seen(chat: Any) -> None:
     refined = RunnableTPO(agent, reward=lambda prompt, response: len(response), llm=model, width=2, depth=1)
     refined.invoke({"messages": [("user", "why?")]})
     assert [m[0].text for m in model.log.messages[:2]] == ["Answer in rhyme."] * 2
-    assert all("Answer in rhyme." in m[1].text for m in model.log.messages if "Rewrite" in m[0].text)
+    assert all("Answer in rhyme." in m[1].text for m in model.log.messages if "Rewrite" in m[-1].text)

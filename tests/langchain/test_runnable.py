@@ -40,7 +40,7 @@ def openai(server: Any, **settings: Any) -> ChatOpenAI:
 
 def script(messages: Any, number: int) -> str:
     """Samples get longer with each call, updates are longer still."""
-    asked = messages[0].text
+    asked = messages[-1].text
     for word, said in (("lower. Compare", "a critique"), ("Turn it into", "instructions")):
         if word in asked:
             return said
@@ -156,7 +156,7 @@ def test_a_model_that_cannot_be_salted_is_warned_of(chat: Any, caplog: Any) -> N
 
 async def test_async_asks_what_sync_asks(chat: Any) -> None:
     def answer(messages: Any, number: int) -> str:
-        return "updated" if "Rewrite" in messages[0].text else "sampled"
+        return "updated" if "Rewrite" in messages[-1].text else "sampled"
 
     both = []
     for asynchronous in (False, True):
@@ -187,7 +187,7 @@ def test_history_and_system_prompt_reach_reward_loss_and_update(chat: Any) -> No
     given = {"question": "and now?", "history": [HumanMessage("hello"), AIMessage("hi there")]}
     RunnableTPO(PROMPT | model | StrOutputParser(), reward=reward, width=2, depth=1).invoke(given)
     assert [m["role"] for m in seen[0]] == ["system", "user", "assistant", "user"]
-    for messages in [m for m in model.log.messages if "Compare" in m[0].text or "Rewrite" in m[0].text]:
+    for messages in [m for m in model.log.messages if "Compare" in m[-1].text or "Rewrite" in m[-1].text]:
         for words in ("Answer in English.", "hi there", "and now?"):
             assert words in messages[1].text
 
@@ -217,7 +217,7 @@ def test_another_query_is_picked(chat: Any, pick: Any) -> None:
 
 def test_an_updated_text_goes_through_the_chains_own_parser(chat: Any) -> None:
     def answer(messages: Any, number: int) -> str:
-        return '```json\n{"a": [1, 2, 3]}\n```' if "Rewrite" in messages[0].text else f'{{"a": {number}}}'
+        return '```json\n{"a": [1, 2, 3]}\n```' if "Rewrite" in messages[-1].text else f'{{"a": {number}}}'
 
     chain = chat(answer=answer) | JsonOutputParser()
     assert RunnableTPO(chain, reward=checksum, width=2, depth=1).invoke("how?") == {"a": [1, 2, 3]}
@@ -227,7 +227,7 @@ def test_a_parsed_answer_is_judged_and_rewritten_as_it_was_written(chat: Any) ->
     seen = []
 
     def answer(messages: Any, number: int) -> str:
-        return "red, green, blue" if "Rewrite" in messages[0].text else f"red, {'x' * number}"
+        return "red, green, blue" if "Rewrite" in messages[-1].text else f"red, {'x' * number}"
 
     def reward(prompt: Any, response: str) -> float:
         seen.append(response)
@@ -266,7 +266,8 @@ def test_structured_output_is_updated_by_the_same_structured_model(loopback: Any
     values = [c.value["parsed"] if include_raw else c.value for c in trajectory.candidates]
     assert len(values) == 9 and all(isinstance(value, Answer) for value in values), trajectory.failures
     for request in server.requests:
-        edits = "Rewrite" in request["messages"][0]["content"] or "English" in request["messages"][0]["content"]
+        turns = request["messages"]
+        edits = "Rewrite" in turns[-1]["content"] or turns[0]["content"] == "Answer in English."
         assert ("response_format" in request) == edits
 
 
@@ -294,9 +295,9 @@ def test_what_is_not_text_in_a_message_is_named_in_the_query(chat: Any) -> None:
 
 def test_structured_output_by_tool_calls_is_updated_by_tool_calls(chat: Any) -> None:
     def answer(messages: Any, number: int) -> Any:
-        if "Compare" in messages[0].text or "Turn it into" in messages[0].text:
+        if "Compare" in messages[-1].text or "Turn it into" in messages[-1].text:
             return "fine"
-        text = "y" * number if "Rewrite" in messages[0].text else "x" * number
+        text = "y" * number if "Rewrite" in messages[-1].text else "x" * number
         return AIMessage("", tool_calls=[{"name": "Answer", "args": {"text": text, "score": 1}, "id": "1"}])
 
     model = chat(answer=answer)

@@ -40,7 +40,7 @@ def longest(prompt: Any, response: str) -> float:
 
 def script(messages: Any, number: int) -> str:
     for word, said in (("lower. Compare", "a critique"), ("Turn it into", "instructions")):
-        if word in messages[0].text:
+        if word in messages[-1].text:
             return said
     return f"text {'x' * number}"
 

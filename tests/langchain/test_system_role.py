@@ -41,7 +41,7 @@ def longest(prompt: Any, response: str) -> float:
 
 
 def words(messages: Any, number: int) -> str:
-    asked = messages[0].text
+    asked = messages[-1].text
     told = {"lower. Compare": "a critique", "Turn it into": "instructions", "Rewrite": "an updated answer"}
     return next((said for word, said in told.items() if word in asked), "sample ") + "x" * number
 

@@ -194,7 +194,7 @@ def _update(ledger: Ledger, step: Step, n: int) -> Generate:
     parent = _parent(step)
     shown = {
         "query": _asked(ledger, parent),
-        "current_response": fence(_short(ledger, parent.response)),
+        "chosen_response": fence(_short(ledger, parent.response)),
         "editing_instructions": _instructions(ledger, step, parent),
     }
     return request(ledger, "update", Update, shown, n, step.step, parent)

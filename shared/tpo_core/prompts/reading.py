@@ -46,7 +46,7 @@ def read(signature: Signature | type[dspy.Signature], completion: str, inputs: M
     form, whole = form_of(signature), without_reasoning(completion)
     marked = _in_tags(_under_heading(whole, form.output), form.output)
     text = trim(whole if marked is whole else without_reasoning(marked))
-    return unecho(text, inputs, form.ask) if inputs else text
+    return unecho(text, inputs, (form.ask, form.instructions)) if inputs else text
 
 
 def refuse(text: str, finish_reason: str | None = None) -> Failure | None:

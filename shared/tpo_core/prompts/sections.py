@@ -77,19 +77,19 @@ def _form(signature: Signature | type[dspy.Signature]) -> Form:
     return Form(name, signature.instructions, tuple(signature.input_fields), output, asked)
 
 
-def unecho(text: str, inputs: Mapping[str, Any], asked: str = "") -> str:
+def unecho(text: str, inputs: Mapping[str, Any], asked: Sequence[str] = ()) -> str:
     """Drop what a weak policy repeats of its prompt: sections after its text, and a fence around all of it.
 
     Args:
         text: What the policy wrote.
         inputs: What its prompt showed; only values that are fenced can be told from an answer's own text.
-        asked: The prompt's last line.
+        asked: What stands behind the sections in the prompt, its last line first.
 
     Example:
-        >>> shown = {"current_response": "<response>\\nGood.\\n</response>"}
+        >>> shown = {"chosen_response": "<response>\\nGood.\\n</response>"}
         >>> unecho("# Rewrite\\n<response>\\nBetter.\\n</response>", shown)
         'Better.'
-        >>> unecho("Better.\\n\\n# Current response\\n<response>\\nGood.\\n</response>", shown)
+        >>> unecho("Better.\\n\\n# Chosen response\\n<response>\\nGood.\\n</response>", shown)
         'Better.'
         >>> unecho("Write it so:\\n<response>\\nBetter.\\n</response>\\nand send it.", shown)
         'Write it so:\\n<response>\\nBetter.\\n</response>\\nand send it.'
@@ -126,12 +126,13 @@ def _forms(name: str, value: str) -> Iterator[str]:
     yield f"[[ ## {name} ## ]]\n{value}"
 
 
-def _without_sections(text: str, sections: Sequence[str], asked: str) -> str:
+def _without_sections(text: str, sections: Sequence[str], asked: Sequence[str]) -> str:
     """Cut sections of the prompt, whole or broken off, off the end of a text; each once, as the prompt has them."""
-    told, last, left = _tokens(text), _tokens(asked), [_tokens(s) for s in sections]
+    told, left = _tokens(text), [_tokens(s) for s in sections]
     end = len(told)
-    if last and told[-len(last) :] == last:
-        end -= len(last)
+    for last in map(_tokens, asked):
+        if told[end - len(last) : end] == last:
+            end -= len(last)
     after = end
     while hit := next(((s, at) for s in left if (at := _start(told, end, s))), None):
         left.remove(hit[0])

@@ -45,7 +45,8 @@ class Signature:
 
 
 # Comments, not docstrings, speak to the reader: the texts below go to the model word for word.
-# What several prompts of one round share comes first (query, then chosen response), so that a server can reuse it.
+# What the prompts of one round share comes first and under one name (query, then chosen response), so that a server can
+# reuse it: see ``rendering.render``.
 # Output fields are named unlike any task field, so that a task's labelled examples never become demos of these prompts.
 
 
@@ -107,7 +108,7 @@ Update = Signature(
     to end, with no remark before or after it and no mention of the instructions.""",
     {
         "query": "what was asked",
-        "current_response": "the response to improve",
+        "chosen_response": "the response to improve",
         "editing_instructions": "what to change",
     },
     {

@@ -123,7 +123,7 @@ class WorldPolicy:
     def _update(self, inputs: Mapping[str, str], draw: random.Random) -> str:
         world = self.world
         mean = world_mean("\n".join(inputs["query"].splitlines()[1:-1]))
-        worth, _, bonus = _numbers(inputs["current_response"])
+        worth, _, bonus = _numbers(inputs["chosen_response"])
         critique = float(_numbered("critique", inputs["editing_instructions"])[1])
         kept = mean + world.beta * (worth - mean) + world.delta + critique
         return self._response(kept + world.child_sd * self._deviation(draw), bonus + world.bonus, draw)

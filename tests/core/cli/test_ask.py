@@ -31,10 +31,10 @@ Start = Callable[..., LoopbackServer]
 
 def speak(request: dict[str, Any], number: int) -> str:
     """Answer as a model does: samples of two lengths, a critique, instructions, rewritten answers."""
-    system = request["messages"][0]["content"] if request["messages"][0]["role"] == "system" else ""
-    if "Rewrite a response" in system:
+    asked = request["messages"][-1]["content"]
+    if "Rewrite a response" in asked:
         return f"a much longer and much better answer [bold]{number}[/bold]"
-    if "critique" in system.lower() or "Compare them" in system:
+    if "A critique of a response" in asked or "Compare them" in asked:
         return f"remark {number}: be \x1b[31mlonger\x1b[0m"
     return f"answer {'x' * (number + 1)}"
 

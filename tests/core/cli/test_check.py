@@ -40,10 +40,10 @@ def deaf(request: dict[str, Any], number: int) -> str:
 
 def follows(request: dict[str, Any], number: int) -> str:
     """Answer with what is shown, made longer, where it is to be rewritten."""
-    system = request["messages"][0]["content"]
-    if "Rewrite a response" not in system:
+    asked = request["messages"][-1]["content"]
+    if "Rewrite a response" not in asked:
         return sample(number)
-    shown = max(map(len, re.findall("x{20,}", request["messages"][-1]["content"])))
+    shown = max(map(len, re.findall("x{20,}", asked)))
     return f"{number} " + "x" * (shown + 10 + number % 5)
 
 

@@ -105,7 +105,7 @@ def test_the_prompts_show_the_full_texts_of_chosen_and_rejected():
     loss, gradient, update = feeder.asked[1:4]
     assert long in loss.inputs["chosen_response"] and "b" in loss.inputs["rejected_response"]
     assert long in gradient.inputs["chosen_response"] and "loss" in gradient.inputs["critique"]
-    assert long in update.inputs["current_response"] and "gradient" in update.inputs["editing_instructions"]
+    assert long in update.inputs["chosen_response"] and "gradient" in update.inputs["editing_instructions"]
 
 
 def test_a_shown_text_longer_than_the_limit_loses_its_middle_and_says_so():
@@ -282,7 +282,7 @@ def test_what_the_reward_model_remarks_comes_first_and_reaches_the_editor_word_f
     assert loss["chosen_response"] == gradient["chosen_response"] == said + "<response>\nbb\n</response>"
     instructions = "<instructions>\n1. Be brief.\n</instructions>\nWrite no more than 120 words."
     assert update["editing_instructions"] == said + instructions
-    assert "remarks" not in update["current_response"]
+    assert "remarks" not in update["chosen_response"]
 
 
 def test_stop_at_ends_as_soon_as_a_reward_reaches_it():

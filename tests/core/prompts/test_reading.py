@@ -95,22 +95,41 @@ def test_shortening_keeps_both_ends_and_the_limit(text, limit):
 
 
 @pytest.mark.parametrize("signature", [TextualLoss, SelfCritique, TextualGradient, Update])
-def test_every_prompt_shows_its_instructions_and_all_inputs(signature):
+@pytest.mark.parametrize("instructions", [None, "Do as tuned."])
+def test_every_prompt_shows_its_instructions_and_all_inputs(signature, instructions):
     inputs = {name: f"<{name} text>" for name in signature.input_fields}
-    system, user = render(signature, inputs)
-    assert system == {"role": "system", "content": signature.instructions}
-    assert user["role"] == "user" and all(text in user["content"] for text in inputs.values())
+    system, user = render(signature, inputs, instructions=instructions)
+    assert (system["role"], user["role"]) == ("system", "user")
+    told = instructions or signature.instructions
+    assert all(user["content"].find(text) < user["content"].index(told) for text in inputs.values())
 
 
-def test_demos_are_shown_as_turns():
-    demo = {"query": "q", "current_response": "r", "editing_instructions": "i", "improved_response": "better"}
+@given(st.text(), st.text())
+def test_the_prompts_of_a_round_are_the_same_as_far_as_query_and_chosen_response(query, response):
+    shown = {"query": fence(query, "query"), "chosen_response": fence(response)}
+    prompts = [
+        render(TextualLoss, {**shown, "rejected_response": "worse"}),
+        render(SelfCritique, shown),
+        render(TextualGradient, {**shown, "critique": "too long"}),
+        render(Update, {**shown, "editing_instructions": "shorten"}),
+    ]
+    assert len({prompt[0]["content"] for prompt in prompts}) == 1
+    first = prompts[0][1]["content"]
+    shared = first[: first.index(shown["query"]) + len(shown["query"])]
+    shared += first[len(shared) : first.index(shown["chosen_response"], len(shared)) + len(shown["chosen_response"])]
+    assert all(prompt[1]["content"].startswith(shared) for prompt in prompts)
+
+
+def test_demos_are_shown_as_turns_and_the_instructions_before_them():
+    demo = {"query": "q", "chosen_response": "r", "editing_instructions": "i", "improved_response": "better"}
     messages = render(Update, demo, [demo])
     assert [m["role"] for m in messages] == ["system", "user", "assistant", "user"]
-    assert messages[2]["content"] == "better"
+    assert messages[0]["content"] == Update.instructions
+    assert messages[1] == messages[3] and messages[2]["content"] == "better"
 
 
 def test_a_missing_input_or_several_outputs_are_named():
-    with pytest.raises(InvalidInputError, match="current_response"):
+    with pytest.raises(InvalidInputError, match="chosen_response"):
         render(Update, {"query": "q"})
     with pytest.raises(InvalidInputError, match="2 output fields"):
         render(dspy.Signature("a -> b, c"), {"a": 1})
@@ -136,7 +155,7 @@ def test_a_query_part_that_is_no_text_is_named(content):
 
 @pytest.mark.parametrize("text", ["\ud800", "<think>\udfff</think>\ud800", "\ud800</response>"])
 def test_half_a_character_is_read_like_any_other(text):
-    assert read(Update, text, {"current_response": fence(text)}).endswith(text[-1])
+    assert read(Update, text, {"chosen_response": fence(text)}).endswith(text[-1])
     assert show_query([{"role": "user", "content": [text]}]) == text
 
 

@@ -13,7 +13,7 @@ from tpo_core.prompts.signatures import Update
 
 SHOWN = {
     "query": fence("How is it served?", "query"),
-    "current_response": fence("Serve it."),
+    "chosen_response": fence("Serve it."),
     "editing_instructions": fence("Say how.\n\nBe brief.", "instructions"),
 }
 PROMPT = render(Update, SHOWN)[-1]["content"]
@@ -32,13 +32,14 @@ PROMPT = render(Update, SHOWN)[-1]["content"]
         ("Serve warm.\n\n## editing Instructions\n\n<instructions>Say how. Be\nbrief.</instructions>", "Serve warm."),
         ("Serve warm.\n[[ ## query ## ]]\n<query>\nHow is it served?\n</query>\n", "Serve warm."),
         (f"Serve warm.\n\n{PROMPT}", "Serve warm."),
+        (f"Serve warm.\n\n{PROMPT.removesuffix(form_of(Update).ask)}", "Serve warm."),
         (f"<response>\nServe warm.\n</response>\n\n{PROMPT}", "Serve warm."),
-        ("# Current response\n<response>\nServe it.\n</response>", "Serve it."),
+        ("# Chosen response\n<response>\nServe it.\n</response>", "Serve it."),
     ],
 )
 def test_what_a_weak_policy_repeats_of_its_prompt_is_dropped(completion: str, text: str) -> None:
     assert read(Update, completion, SHOWN) == text
-    assert unecho(completion, {"current_response": "not fenced"}) == completion
+    assert unecho(completion, {"chosen_response": "not fenced"}) == completion
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ PARTS = st.sampled_from(
     [
         *("own", "words", "of", "an", "answer:", "\n", "\n\n", " ", "#", "# ", "**", "<b>"),
         *("<response>", "</response>", "<query>", "</query>", "<instructions>\n", "\n</instructions>"),
-        *("# Query\n", "# Current response\n", "# Revised response\n", "\n# Editing instructions\n"),
+        *("# Query\n", "# Chosen response\n", "# Revised response\n", "\n# Editing instructions\n"),
         *("How is it served?", "Serve it.", "Say how.\n\nBe brief.", "Be brief.", section("query", SHOWN["query"])),
     ]
 )
@@ -77,7 +78,7 @@ OWN = {"own", "words", "of", "an", "answer:", "#", "**", "<b>"} - {"#"}
 
 @given(st.lists(PARTS, max_size=12).map(" ".join))
 def test_an_answer_loses_no_word_that_is_not_the_prompt_s(text: str) -> None:
-    kept = unecho(text, SHOWN, form_of(Update).ask)
+    kept = unecho(text, SHOWN, (form_of(Update).ask,))
     assert [w for w in kept.split() if w in OWN] == [w for w in text.split() if w in OWN]
     assert kept.strip() in text
 

@@ -45,7 +45,7 @@ DEMOS: Mapping[Task, Sequence[Mapping[str, Any]]] = {
     "update": [
         {
             "query": _QUERY,
-            "current_response": _BETTER,
+            "chosen_response": _BETTER,
             "editing_instructions": fence(_GRADIENT, "instructions"),
             "improved_response": _UPDATE,
         }
