@@ -11,6 +11,7 @@ from tpo_core.config import TPOConfig
 from tpo_core.errors import InvalidInputError
 from tpo_core.loop.effects import Generate, Progress
 from tpo_core.masking import hide
+from tpo_core.models.openai_chat import OpenAIChat
 from tpo_core.models.policy import Policy
 from tpo_core.prompts.rendering import as_messages, render
 from tpo_core.trajectory import Trajectory
@@ -54,7 +55,7 @@ def of_query(query: Prompt) -> Attributes:
 
 def of_request(policy: Policy, request: Generate, seeds: Sequence[int]) -> Attributes:
     """Return what a call of the policy asks for, and of which model where the engine itself asks one."""
-    provider, model = _of_model(getattr(getattr(policy, "models", {}).get(request.task), "name", None))
+    provider, model = _of_model(getattr(policy, "models", {}).get(request.task))
     told = {
         "tpo.task": request.task,
         "tpo.step": request.step,
@@ -70,12 +71,15 @@ def of_request(policy: Policy, request: Generate, seeds: Sequence[int]) -> Attri
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _of_model(name: Any) -> tuple[str | None, str | None]:
-    """Return the provider, where the conventions know it, and the model of a name such as ``openai/gpt-4o-mini``."""
+def _of_model(model: Any) -> tuple[str | None, str | None]:
+    """Return the provider, where the conventions know it, and the name of a model such as ``openai/gpt-4o-mini``."""
+    name = getattr(model, "name", None)
     if not isinstance(name, str):
         return None, None
     prefix, _, rest = name.partition("/")
-    return (_PROVIDERS[prefix], rest) if rest and prefix in _PROVIDERS else (None, name)
+    if rest and prefix in _PROVIDERS:
+        return _PROVIDERS[prefix], rest
+    return ("openai" if isinstance(model, OpenAIChat) else None), name  # as the conventions have compatible servers
 
 
 def of_prompt(request: Generate) -> Attributes:

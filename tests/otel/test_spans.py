@@ -210,6 +210,32 @@ def test_a_failed_scoring_and_rewards_that_are_none(spans: Spans) -> None:
     assert told["tpo.rewards"] == (1.0,) and told["tpo.unscored"] == 1
 
 
+def test_one_query_s_failed_scoring_is_not_another_s(spans: Spans) -> None:
+    class Picky(Length):
+        def score_batch(self, pairs: Any) -> Any:
+            if any("q3" in str(pair.prompt) for pair in pairs):
+                raise RuntimeError("a canary")
+            return super().score_batch(pairs)
+
+    many = ScriptedPolicy(sample=lambda request, seed: "s" * (1 + seed))
+    queries = [f"q{number}" for number in range(6)]
+    ended = run_many(queries, many, Picky(), width=2, depth=0, return_exceptions=True)
+    assert [isinstance(result, RewardError) for result in ended] == [query == "q3" for query in queries]
+    for root in spans.named(QUERY):
+        own = [s for s in spans.named("tpo.score") if s.context.trace_id == root.context.trace_id]
+        failed = root.attributes["tpo.place"] == 3  # type: ignore[index]
+        assert (own[-1].status.status_code is trace.StatusCode.ERROR) is failed
+        assert ("error.type" in (root.attributes or {})) is failed
+    check_nothing_leaks(spans.said())
+
+
+def test_a_held_out_reward_is_the_query_s_own(spans: Spans) -> None:
+    trajectory = run("how?", policy(), Length(), gold=lambda prompt, response: -len(response), width=2, depth=0)
+    assert spans.shape() == (QUERY, [FIRST, "tpo.score"])
+    told: Any = spans.named(QUERY)[0].attributes
+    assert told["tpo.gold_reward"] == trajectory.gold[trajectory.best.index] == -15
+
+
 async def test_a_cancelled_query_has_ended(spans: Spans) -> None:
     begun = asyncio.Event()
 
