@@ -76,7 +76,7 @@ def _verdicts(rows: Sequence[Row]) -> str:
 
     lines = []
     for row in rows:
-        said = [f"{each.name} by {each.least:+g}: {each.verdict}" for each in requirements(row)]
+        said = [f"{each.name} by at least {each.least:+g}: {each.verdict}" for each in requirements(row)]
         lines.append(f"{row.world:16} " + "; ".join(said))
     foot = "met: the interval's lower end is; mean only: the mean is, the lower end is not."
     return "\n".join(["The adaptive plan must be", *lines, foot]) + "\n"
