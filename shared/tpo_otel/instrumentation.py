@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from tpo_core.drivers.tracing import trace_with
 from tpo_core.errors import InvalidInputError
@@ -27,7 +28,7 @@ except ImportError as error:
     raise InvalidInputError(f'tpo_otel needs OpenTelemetry: pip install "tpo[otel]" ({error})') from error
 from tpo_otel.spans import SpanTracer
 
-__all__ = ["instrument", "uninstrument"]
+__all__ = ["TPOInstrumentor", "instrument", "uninstrument"]
 
 CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 """The environment variable by which OpenTelemetry's own instrumentations are asked for texts."""
@@ -61,6 +62,18 @@ def instrument(tracer_provider: trace.TracerProvider | None = None, *, capture_c
 def uninstrument() -> None:
     """Make no spans of the queries that start from now on."""
     trace_with(None)
+
+
+class TPOInstrumentor:
+    """What ``opentelemetry-instrument`` finds among the installed packages and calls at a process's start."""
+
+    def instrument(self, **settings: Any) -> None:
+        """Make spans from now on; of the settings only ``tracer_provider`` is read."""
+        instrument(settings.get("tracer_provider"))
+
+    def uninstrument(self, **settings: Any) -> None:
+        """Make no more spans."""
+        uninstrument()
 
 
 def _version() -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pkgutil
+import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -272,6 +275,18 @@ def test_texts_are_there_where_asked_and_keys_never(spans: Spans, way: str, monk
     assert "a longer canary" in told["gen_ai.output.messages"]
     assert "which one?" in spans.named("tpo.loss")[0].attributes["gen_ai.input.messages"]  # type: ignore
     assert any("a canary remark" in str(event.attributes) for s in spans.named("tpo.score") for event in s.events)
+
+
+def test_opentelemetry_s_command_finds_it(spans: Spans) -> None:
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    [where] = re.findall(r'^\[project.entry-points.opentelemetry_instrumentor\]\ntpo = "(.*)"$', project, re.MULTILINE)
+    instrumentor = pkgutil.resolve_name(where)()
+    instrumentor.uninstrument()
+    run("how?", policy(), Length(), width=1, depth=0)
+    assert spans.all() == []
+    instrumentor.instrument(tracer_provider=spans.provider, skip_dep_check=True)
+    run("how?", policy(), Length(), width=1, depth=0)
+    assert len(spans.named(QUERY)) == 1
 
 
 def test_nothing_is_traced_unless_asked(spans: Spans) -> None:
