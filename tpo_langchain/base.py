@@ -169,7 +169,7 @@ def checked_parts(names: Collection[str], given: Mapping[str, Any]) -> dict[str,
     """
     if unknown := sorted(set(given) - set(names)):
         meant = "; did you mean reward?" if unknown[0] in REWARD_NAMES else nearest(unknown[0], names)
-        raise InvalidInputError(f"RunnableTPO takes no argument {', '.join(unknown)}{meant}")
+        raise InvalidInputError(f"unknown argument {', '.join(unknown)}{meant}")
     if given.get("runnable") is None or given.get("reward") is None:
         missing = "runnable" if given.get("runnable") is None else "reward"
         raise InvalidInputError(f"{missing} is missing: RunnableTPO(chain, reward)")

@@ -22,14 +22,14 @@ from tpo_core import InvalidInputError
 from tpo_core.cache_keys import made_of
 from tpo_core.prompts.signatures import TextualGradient, TextualLoss, Update
 from tpo_langchain.caching import CachedWhole, llm_key
-from tpo_langchain.chain import model_in, rebuilt
+from tpo_langchain.chain import arguments_of, model_in, rebuilt
 from tpo_langchain.final_text import not_streaming
 from tpo_langchain.first_answer import is_final
 from tpo_langchain.llm_run import child_config, may_call, must_call, result, result_chunks, with_name
 from tpo_langchain.memory import Memories
 from tpo_langchain.roles import TunedPrompt
 from tpo_langchain.runnable import RunnableTPO
-from tpo_langchain.settings import LoopSettings, loop_settings, named, spread
+from tpo_langchain.settings import LoopSettings, loop_settings, named, refuse_settings, spread
 
 __all__ = ["ChatTPO"]
 
@@ -199,6 +199,8 @@ class ChatTPO(LoopSettings, CachedWhole):
         return quiet
 
     def _bound(self, stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if kwargs:
+            refuse_settings(kwargs, lambda: arguments_of(self.llm))
         stop = stop or self.stop
         return {**kwargs, "stop": stop} if stop else kwargs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -59,6 +60,8 @@ async def test_a_nearly_right_setting_among_a_calls_arguments_is_refused(chat: A
         refined.invoke("how?", **{argument: 3})
     with pytest.raises(InvalidInputError, match=said):
         [chunk async for chunk in refined.astream("how?", **{argument: 3})]
+    with pytest.raises(InvalidInputError, match=said):
+        await ChatTPO(llm=model, reward=longest).ainvoke("how?", **{argument: 3})
     assert model.calls == 0
 
 
@@ -102,8 +105,9 @@ def test_a_reward_under_another_name_is_named(chat: Any, name: str) -> None:
         RunnableTPO(chat(answer=script), **{name: longest})
     with pytest.raises(InvalidInputError, match=rf"{name}.*did you mean reward\?"):
         TPOMiddleware(**{name: longest})
-    with pytest.raises(InvalidInputError, match=r"widht; did you mean width\?"):
-        RunnableTPO(chat(answer=script), longest, widht=3)
+    for wrap in (lambda **given: RunnableTPO(chat(answer=script), longest, **given), partial(TPOMiddleware, longest)):
+        with pytest.raises(InvalidInputError, match=r"^unknown argument widht; did you mean width\?"):
+            wrap(widht=3)
 
 
 def test_a_refinement_is_one_run_to_those_who_collect_runs(chat: Any) -> None:
