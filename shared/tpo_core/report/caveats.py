@@ -85,8 +85,17 @@ def _length(run: RunSummary) -> Iterator[str]:
         kind, liking = ("longer", "length") if change > 0 else ("shorter", "brevity")
         yield (
             f"Answers are {abs(change):.0%} {kind} than the first best ones ({first:.0f} to {last:.0f} words on "
-            f"average): a reward that likes {liking} would show this gain, too."
+            f"average): a reward that likes {liking} would show this gain, too.{_at_equal_length(run)}"
         )
+
+
+def _at_equal_length(run: RunSummary) -> str:
+    """Set the gain that is left at equal length beside the gain."""
+    left = run.equal_length_gain
+    if left.mean is None or run.gain.mean is None:
+        return ""
+    verdict = "" if (left.low or 0) > 0 else ": length may explain it"
+    return f" The gain is {span(run.gain, sign=True)}, at equal length {span(left, sign=True)}{verdict}."
 
 
 def _lost(run: RunSummary) -> Iterator[str]:

@@ -10,7 +10,17 @@ from functools import lru_cache
 from itertools import count
 from statistics import NormalDist
 
-__all__ = ["Histogram", "HistogramTally", "Mean", "Moments", "Share", "expected_maximum", "spread", "unbiased_sd"]
+__all__ = [
+    "Histogram",
+    "HistogramTally",
+    "Line",
+    "Mean",
+    "Moments",
+    "Share",
+    "expected_maximum",
+    "spread",
+    "unbiased_sd",
+]
 
 _Z = NormalDist().inv_cdf(0.975)
 _FINEST = -9
@@ -101,6 +111,48 @@ class Moments:
         sd = math.sqrt(max(0.0, self.squares) / (self.n - 1))
         half = _student(self.n - 1) * sd / math.sqrt(self.n)
         return Mean(self.n, self.mean, self.mean - half, self.mean + half, sd)
+
+
+@dataclass
+class Line:
+    """A least-squares line through a stream of points, in one pass: what is y where x is 0?
+
+    Example:
+        >>> line = Line()
+        >>> for x in (0.0, 1.0, 2.0, 3.0): line.add(x, 5 + 2 * x)
+        >>> round(line.intercept().mean, 9)
+        5.0
+    """
+
+    n: int = 0
+    mean_x: float = 0.0
+    mean_y: float = 0.0
+    xx: float = 0.0
+    """Sums of squared differences and of their products."""
+    xy: float = 0.0
+    yy: float = 0.0
+
+    def add(self, x: float, y: float) -> None:
+        """Take one more point."""
+        self.n += 1
+        before_x, before_y = x - self.mean_x, y - self.mean_y
+        self.mean_x += before_x / self.n
+        self.mean_y += before_y / self.n
+        self.xx += before_x * (x - self.mean_x)
+        self.xy += before_x * (y - self.mean_y)
+        self.yy += before_y * (y - self.mean_y)
+
+    def intercept(self) -> Mean:
+        """Return the line's y at 0 with its interval; no number where there are fewer than three points, or one x."""
+        if self.n < 3 or self.xx <= 1e-12 * self.n:
+            return Mean(self.n)
+        slope = self.xy / self.xx
+        found = self.mean_y - slope * self.mean_x
+        noise = max(0.0, self.yy - slope * self.xy) / (self.n - 2)
+        half = _student(self.n - 2) * math.sqrt(noise * (1 / self.n + self.mean_x**2 / self.xx))
+        if not math.isfinite(found) or not math.isfinite(half):  # values near the largest float
+            return Mean(self.n)
+        return Mean(self.n, found, found - half, found + half)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tpo_core.report.caveats import caveats
 from tpo_core.report.entries import Entry, Item, best, finite, initial_best, label, scored, winner
-from tpo_core.report.moments import Histogram, HistogramTally, Mean, Moments, Share, expected_maximum, unbiased_sd
+from tpo_core.report.moments import Histogram, HistogramTally, Line, Mean, Moments, Share, expected_maximum, unbiased_sd
 from tpo_core.report.rounds import RoundSummary, RoundTally
 from tpo_core.values import Usage
 
@@ -56,6 +57,8 @@ class RunSummary:
     """Words of the best first sample."""
     words_best: Mean = field(default_factory=Mean)
     """Words of the answer."""
+    equal_length_gain: Mean = field(default_factory=Mean)
+    """The gain where an answer is as long as the best first sample: of a line over the logarithm of their ratio."""
     usage: Usage = field(default_factory=Usage)
     reward_usage: Usage = field(default_factory=Usage)
     without_tokens: int = 0
@@ -122,6 +125,7 @@ class SummaryTally:
         self._means = {name: Moments() for name in _MEANS}
         self._usage, self._reward_usage = Usage(), Usage()
         self._gains, self._rounds = HistogramTally(), RoundTally()
+        self._by_length = Line()
 
     def add(self, entry: Entry) -> None:
         """Take one more query."""
@@ -145,6 +149,7 @@ class SummaryTally:
             update_won=Share.build(self._counters["winners"]["update"], self._counts["answered"]),
             usage=self._usage,
             reward_usage=self._reward_usage,
+            equal_length_gain=self._by_length.intercept(),
             gains=self._gains.result(),
             rounds=self._rounds.result(),
         )
@@ -181,8 +186,10 @@ class SummaryTally:
         self._means["first_best"].add(first[1])
         self._means["gain"].add(found[1] - first[1])
         self._gains.add(found[1] - first[1])
-        self._means["words_first"].add(len(first[0].response.split()))
-        self._means["words_best"].add(len(found[0].response.split()))
+        words_first, words_best = (len(candidate.response.split()) for candidate in (first[0], found[0]))
+        self._means["words_first"].add(words_first)
+        self._means["words_best"].add(words_best)
+        self._by_length.add(math.log(max(1, words_best) / max(1, words_first)), found[1] - first[1])
         self._rounds.add(trajectory)
         self._compare(trajectory, first[0].index, found[0].index)
 

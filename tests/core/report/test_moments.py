@@ -6,10 +6,10 @@ import math
 import statistics
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tpo_core.report.moments import HistogramTally, Moments, Share, expected_maximum, unbiased_sd
+from tpo_core.report.moments import HistogramTally, Line, Moments, Share, expected_maximum, unbiased_sd
 
 NUMBERS = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -18,6 +18,13 @@ def moments(values: list[float]) -> Moments:
     found = Moments()
     for value in values:
         found.add(value)
+    return found
+
+
+def line(points: list[tuple[float, float]]) -> Line:
+    found = Line()
+    for x, y in points:
+        found.add(x, y)
     return found
 
 
@@ -33,6 +40,24 @@ def test_merged_moments_are_those_of_both_streams(one, other):
 def test_the_interval_is_student_s(n, t):
     mean = moments([float(i % 2) for i in range(n)]).result()
     assert (mean.high - mean.mean) / (mean.sd / math.sqrt(n)) == pytest.approx(t, rel=2e-3)
+
+
+@given(st.lists(st.tuples(st.floats(-3, 3), st.floats(-10, 10)), min_size=3, max_size=40))
+def test_the_line_is_that_of_least_squares(points):
+    x, y = [p[0] for p in points], [p[1] for p in points]
+    assume(statistics.pvariance(x) > 1e-3)
+    found = line(points).intercept()
+    slope, at_zero = statistics.linear_regression(x, y)
+    noise = sum((b - at_zero - slope * a) ** 2 for a, b in points) / max(1, len(x) - 2)
+    error = math.sqrt(noise * (1 / len(x) + statistics.fmean(x) ** 2 / (len(x) * statistics.pvariance(x))))
+    assert found.mean == pytest.approx(at_zero, abs=1e-6)
+    if len(x) == 12:
+        assert (found.high - found.mean) == pytest.approx(2.228 * error, rel=2e-3, abs=1e-6)
+
+
+def test_a_line_that_is_not_known_has_no_intercept():
+    for points in ([], [(0.0, 1.0), (1.0, 2.0)], [(1.0, 2.0)] * 5, [(0.0, 1e308), (1.0, -1e308), (2.0, 1e308)]):
+        assert line(points).intercept().mean is None
 
 
 def test_one_value_has_no_interval_and_none_has_no_mean():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 from dataclasses import replace
 
@@ -144,6 +145,22 @@ def test_longer_answers_and_too_few_queries_are_pointed_at():
     assert said(summarize([loop([1], [2])] * 40), "about as long") and not said(
         summarize([loop([1], [2])] * 40), "too few"
     )
+
+
+def grown(words: int, gain: float) -> Trajectory:
+    """Make a loop whose answer has so many words, the best first sample ten."""
+    made = loop([0.0], [gain])
+    texts = ("word " * 10, "word " * words)
+    return replace(made, candidates=tuple(replace(c, response=t) for c, t in zip(made.candidates, texts, strict=True)))
+
+
+def test_the_gain_at_equal_length_stands_beside_the_gain_and_says_where_length_may_explain_it():
+    lengths = [11 + number for number in range(40)]
+    bought = summarize([grown(words, math.log(words / 10) + 0.1 * (-1) ** words) for words in lengths])
+    earned = summarize([grown(words, math.log(words / 10) + 1 + 0.01 * (words % 3)) for words in lengths])
+    assert bought.equal_length_gain.mean == pytest.approx(0, abs=0.1) and said(bought, "length may explain it")
+    assert earned.equal_length_gain.mean == pytest.approx(1.01, abs=0.02)
+    assert said(earned, "at equal length +1") and not said(earned, "length may explain it")
 
 
 def test_lost_candidates_shortened_prompts_and_weak_policies_are_counted():

@@ -12,7 +12,7 @@ import pytest
 
 from tpo_core import TPOConfig, run
 from tpo_core.cli.main import main
-from tpo_core.studies.plans import budget, play_run, rows
+from tpo_core.studies.plans import Difference, Requirement, Row, budget, play_run, requirements, rows
 from tpo_core.studies.playing import play
 from tpo_core.studies.worlds import WORLDS, WorldGold, WorldPolicy, WorldReward, world_mean
 
@@ -65,6 +65,20 @@ def test_the_command_prints_and_writes_the_table(tmp_path, capsys):
     assert time.monotonic() - started < 120
     [row] = csv.DictReader(file.open())
     assert row["world"] == "follows" and float(row["over_bon_low"]) <= float(row["over_bon_high"])
-    assert "follows" in capsys.readouterr().out
+    assert "over best-of-N by at least +0.3: " in capsys.readouterr().out
     assert main(["study", "plans", "--world", "nowhere"]) == 2
     assert main(["study", "plans", "--runs", "1"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "verdict"), [(0.1, -0.02, "met"), (-0.01, -0.05, "mean only"), (-0.03, -0.2, "not met")]
+)
+def test_a_verdict_is_read_from_the_interval_s_lower_end(mean, low, verdict):
+    assert Requirement("over best-of-N", Difference(mean, low, 0.2), -0.02).verdict == verdict
+
+
+def test_more_is_required_where_the_policy_follows():
+    ahead = Difference(1.0, 0.9, 1.1)
+    row = Row("deaf", 10, 0.0, 0.0, 0.0, ahead, ahead, ahead, ahead, 1.0)
+    assert [each.least for each in requirements(row)] == [-0.02, -0.02, 0.0]
+    assert [each.least for each in requirements(replace(row, world="follows"))] == [0.3, 0.3, 0.0]
