@@ -165,6 +165,18 @@ def test_a_half_finished_run_is_reported_with_what_it_has(loopback: Start) -> No
     assert "is the reward that was optimised" in page and "There is no held-out reward" in page
 
 
+def test_a_problem_without_an_answer_counts_as_wrong(loopback: Start) -> None:
+    def answer(request: dict[str, Any], number: int) -> Any:
+        bad = "x^2" in str(request["messages"])
+        return {"content": "Let me", "finish_reason": "length"} if bad else "It is $\\boxed{5/6}$."
+
+    assert bench(loopback(answer), "math-500", options=("--plans", "single", "--report", "page.html")) == 1
+    page = Path("page.html").read_text()
+    assert (
+        "50.0 (" in page and "math-500 single: 1 queries without an answer, failed or cut off, count as wrong" in page
+    )
+
+
 def test_refusals_are_scored_by_the_judge_that_is_named_safe_and_unsafe_apart(loopback: Start, capsys: Capture) -> None:
     policy = loopback()
     assert bench(policy, "xstest", options=("--plans", "single")) == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from tpo_core.report.moments import Mean, Moments, Share
 from tpo_core.report.summary import RunSummary, SummaryTally
 from tpo_core.runs.reader import Counts, RunReader
 from tpo_core.studies.benchmarks.against import Sample
-from tpo_core.studies.benchmarks.checkers import WEIGHT, Verdict
+from tpo_core.studies.benchmarks.checkers import CHECKERS, WEIGHT, Verdict
 from tpo_core.studies.benchmarks.folder import Made
 from tpo_core.studies.benchmarks.official import imported
 from tpo_core.studies.benchmarks.scores import Scores
@@ -43,6 +43,8 @@ class Collected:
     summary: RunSummary
     metrics: list[Metric] = field(default_factory=list)
     """The benchmark's own figures, the main one first; none where nothing is scored yet."""
+    lost: int = 0
+    """Queries without an answer, failed or cut off, that count as wrong."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Answers without a score, by the reason."""
     unscored: int = 0
@@ -86,9 +88,11 @@ def collect(made: Made, group: str = "") -> Collected:
     with RunReader(made.folder) as reader:
         found = Collected(made, reader.settings, reader.counts, RunSummary(), gold_name=gold.by or "", group=group)
         responses: dict[str, str] = {}
+        lost: list[Mapping[str, Any]] = []
         for each, trajectory in golds(reader, gold):
             tally.add(Entry(trajectory, each.item.id))
             if (top := best(trajectory)) is None:
+                lost.append(each.item.row["row"])
                 continue
             responses[each.item.id] = top[0].response
             held_out = trajectory.gold.get(top[0].index)
@@ -102,13 +106,14 @@ def collect(made: Made, group: str = "") -> Collected:
                 ]
         for failed in reader.failed():
             tally.add(Entry(failed.trajectory, failed.item.id, f"{failed.error}: {failed.message}"))
+            lost.append(failed.item.row["row"])
     found.summary, found.gold = tally.result(), worth.result()
     found.has_gold = bool(found.answers) and found.gold.n == len(found.answers)
-    _metrics(found, responses)
+    _metrics(found, responses, lost)
     return found
 
 
-def _metrics(found: Collected, responses: Mapping[str, str]) -> None:
+def _metrics(found: Collected, responses: Mapping[str, str], lost: Sequence[Mapping[str, Any]]) -> None:
     kind = found.made.benchmark.scored
     if kind == "reward":
         found.metrics.append(Metric("reward", found.summary.best, share=False))
@@ -120,7 +125,7 @@ def _metrics(found: Collected, responses: Mapping[str, str]) -> None:
         found.metrics.sort(key=lambda metric: "controlled" not in metric.name)  # beside the raw one, and before it
         found.unscored = 0 if found.metrics else len(responses)
     else:
-        _scores(found, responses)
+        _scores(found, responses, lost if kind in CHECKERS else ())
 
 
 _MAIN: Mapping[str, str] = {"math": "pass@1", "ifeval": "prompts, strict", "refusal": "accuracy"}
@@ -131,7 +136,7 @@ _NAMES: Mapping[str, str] = {
 }
 
 
-def _scores(found: Collected, responses: Mapping[str, str]) -> None:
+def _scores(found: Collected, responses: Mapping[str, str], lost: Sequence[Mapping[str, Any]]) -> None:
     scores = Scores(found.made.folder, found.made.benchmark.scored)
     found.judge = scores.by or ""
     verdicts: list[Verdict] = []
@@ -143,11 +148,14 @@ def _scores(found: Collected, responses: Mapping[str, str]) -> None:
             found.left_out[verdict.left_out] += 1
         else:
             verdicts.append(verdict)
+    if found.unscored == 0:
+        names = {name: 0.0 for each in verdicts for name in each.parts}
+        verdicts += [Verdict(0.0, names | {WEIGHT: len(row.get("instruction_id_list", ()))}) for row in lost]
+        found.lost = len(lost)
     if verdicts:
         main = _share((each.value or 0.0, 1) for each in verdicts)
         found.metrics.append(Metric(_MAIN[found.made.benchmark.scored], main))
-        names = sorted({name for each in verdicts for name in each.parts} - {WEIGHT})
-        for name in names:
+        for name in sorted({name for each in verdicts for name in each.parts} - {WEIGHT}):
             weighed = name.startswith("instructions")
             pairs = ((v.parts[name], int(v.parts[WEIGHT]) if weighed else 1) for v in verdicts if name in v.parts)
             found.metrics.append(Metric(_NAMES.get(name, name), _share(pairs)))
