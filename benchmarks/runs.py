@@ -2,9 +2,10 @@
 
 The server, a process of its own, answers each request with as many short texts as it asks for. Each run is the command
 in a process of its own, with a reward that costs nothing. Bare requests are the same (the last 14,000 of them), by the
-same client, as many at once, and nothing else. Prints one line a run: seconds, milliseconds of processor time a query
-(which other work on the machine changes less than seconds), peak memory, the folder's size a query, and, beside the
-bare client's, requests a second and milliseconds of processor time a request.
+``chat.completions.create`` of the client with which the command asks, as many at once, and nothing else. Prints one
+line a run: seconds, milliseconds of processor time a query (which other work on the machine changes less than
+seconds), peak memory, the folder's size a query, and, beside the bare client's, requests a second and milliseconds of
+processor time a request.
 
     python benchmarks/runs.py [--queries 1000 10000] [--width 5] [--depth 2] [--max-concurrency 32] [--engine ray]
 
@@ -26,9 +27,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import openai
 from servers import Serving, serving
-
-from tpo_core.models.openai_chat import OpenAIChat
 
 REWARD = "def score(prompt, response):\n    return float(sum(map(ord, response)) % 997)\n"
 
@@ -103,11 +103,11 @@ def timed(url: str, count: int, folder: str, args: argparse.Namespace) -> tuple[
 
 async def ask(url: str, asked: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> tuple[float, float]:
     """Make bare requests; returns how many a second, and the milliseconds of processor time of each."""
-    chat, left = OpenAIChat("instant", api_base=url), iter(asked)
+    client, left = openai.AsyncOpenAI(base_url=url, api_key="none"), iter(asked)
 
     async def one_after_the_other() -> None:
         for request in left:
-            await chat.achat(request["messages"], n=request.get("n") or 1, temperature=request.get("temperature"))
+            await client.chat.completions.create(**request)
 
     began, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*(one_after_the_other() for _ in range(args.max_concurrency)))

@@ -16,7 +16,15 @@ from dspy.adapters.utils import serialize_for_json
 from tpo_core.errors import InvalidInputError
 from tpo_core.prompts.modeltext import without_reasoning
 from tpo_core.prompts.rendering import render_fields
-from tpo_core.prompts.signatures import SelfCritique, Signature, TextualGradient, TextualLoss, Update
+from tpo_core.prompts.signatures import (
+    Instructions,
+    SelfCritique,
+    SelfInstructions,
+    Signature,
+    TextualGradient,
+    TextualLoss,
+    Update,
+)
 from tpo_core.rewards.labelled import Labelled
 from tpo_core.values import Prompt
 
@@ -52,8 +60,10 @@ class Shape:
             names[name] = new
         return names
 
-    def loss(self, *, contrast: bool) -> type[dspy.Signature]:
-        """Return the prompt of the textual loss."""
+    def loss(self, *, contrast: bool, merged: bool = False) -> type[dspy.Signature]:
+        """Return the prompt of the textual loss, or the one that stands for loss and gradient."""
+        if merged:
+            return self._about_task(Instructions if contrast else SelfInstructions)
         return self._about_task(TextualLoss if contrast else SelfCritique)
 
     def gradient(self) -> type[dspy.Signature]:

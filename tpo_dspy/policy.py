@@ -121,7 +121,7 @@ class ProgramPolicy:
         return made if candidate.critique is None else [*self._critique(steps[candidate.critique]), *made]
 
     def _critique(self, step: Step) -> Trace:
-        loss = self._critiques.get(("loss", step.step, step.loss), [])
+        loss = self._critiques.get(("loss", step.step, step.loss or step.gradient), [])
         return [*loss, *self._critiques.get(("gradient", step.step, step.gradient), [])]
 
     def _ask(self, request: Generate, seed: int) -> _ModuleCall:

@@ -112,9 +112,9 @@ class TPO(Rewarded):
         self.gradient: Any = None
         self.update: Any = None
         if self.config.rounds:
-            contrast = self.config.mode == "tpo"
-            self.loss = _predictor(self._shape.loss(contrast=contrast), "critic", critic)
-            self.gradient = _predictor(self._shape.gradient(), "critic", critic)
+            contrast, merged = self.config.mode == "tpo", self.config.merged_critique
+            self.loss = _predictor(self._shape.loss(contrast=contrast, merged=merged), "critic", critic)
+            self.gradient = None if merged else _predictor(self._shape.gradient(), "critic", critic)
             self.update = _predictor(self._shape.update(), "editor", editor)
         self._derives = self.update is not None and final is None and derives(program)
 

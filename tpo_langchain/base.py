@@ -18,7 +18,7 @@ from tpo_core import InvalidInputError
 from tpo_core.config import REWARD_NAMES
 from tpo_core.errors import nearest
 from tpo_core.prompts.rendering import render
-from tpo_core.prompts.signatures import TextualGradient, TextualLoss, Update
+from tpo_core.prompts.signatures import Instructions, TextualGradient, TextualLoss, Update
 from tpo_core.rewards import as_reward
 from tpo_langchain.chain import dissect, parts_inside
 from tpo_langchain.reference import check_reference
@@ -117,13 +117,14 @@ class Composite(RunnableSerializable[Any, Any]):
 
     def _draw_rounds(self, graph: Graph, score: Node) -> None:
         signatures = {"loss": TextualLoss, "gradient": TextualGradient, "update": Update}
-        loss, gradient, update = (
-            graph.add_node(_template(signature, self.prompts.get(name)), f"tpo:{name}")
-            for name, signature in signatures.items()
-        )
-        for a, b in ((score, loss), (loss, gradient), (gradient, update)):
-            graph.add_edge(a, b)
-        graph.add_edge(update, score, conditional=True)
+        if self.loop_config().merged_critique:  # type: ignore[attr-defined]
+            signatures = {"loss": Instructions, "update": Update}
+        last = score
+        for name, signature in signatures.items():
+            node = graph.add_node(_template(signature, self.prompts.get(name)), f"tpo:{name}")
+            graph.add_edge(last, node)
+            last = node
+        graph.add_edge(last, score, conditional=True)
 
     # -- leaving the process ------------------------------------------------------------------------------------------
 

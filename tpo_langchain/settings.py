@@ -51,6 +51,8 @@ class LoopSettings(BaseModel):
     """D, rounds of loss, gradient and update."""
     fresh: int = 0
     """How many of a round's candidates are new runs of the chain instead of updates."""
+    merged_critique: bool = False
+    """Whether the textual loss and the textual gradient are one request."""
     samples_at_once: int | None = None
     """How many of the first samples are asked before they are scored; None asks them all at once."""
     temperature: float | None = None

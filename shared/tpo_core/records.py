@@ -33,20 +33,28 @@ _ESCAPED = re.compile(r"[\\\ud800-\udfff]")
 
 def plain(value: Any) -> Any:
     """Return dicts, lists, texts, numbers and None that stand for a value; what has no form of its own, as its text."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.metadata.get("written", True)}
+    kind = type(value)
+    if kind is str:
+        return _plain_text(value)
+    if value is None or kind is int or kind is bool:
+        return value
+    if is_dataclass(kind):
+        return {name: plain(getattr(value, name)) for name in _written(kind)}
     if isinstance(value, Mapping):
         return _plain_map({str(k): plain(v) for k, v in value.items()})
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
-    if value is None or isinstance(value, bool):
-        return value
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real):
         number = float(value)
         return number if math.isfinite(number) else {"$float": str(number)}
     return _plain_text(str(value))
+
+
+@lru_cache
+def _written(kind: Any) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(kind) if f.metadata.get("written", True))
 
 
 def rebuilt(cls: type[T], data: Any) -> T:

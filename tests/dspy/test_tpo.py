@@ -210,6 +210,13 @@ def test_modes_are_one_loop(lm: dspy.LM) -> None:
     assert revised.answer.startswith("improved") and revised.trajectory.steps[0].rejected is None
 
 
+def test_loss_and_gradient_may_be_one_predictor(lm: dspy.LM) -> None:
+    refined = TPO(cot(), longer, width=2, depth=1, merged_critique=True)
+    assert [name for name, _ in refined.named_predictors()] == ["program.predict", "loss", "update"]
+    trajectory = refined(question="why?").trajectory
+    assert trajectory.steps[0].gradient == "Write more." and trajectory.usage.calls == refined.config.samples == 5
+
+
 def test_a_metric_sees_the_hosts_own_objects(lm: dspy.LM) -> None:
     seen: list[Any] = []
 

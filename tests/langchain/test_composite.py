@@ -116,6 +116,14 @@ def test_its_graph_shows_the_loop_and_its_prompts(refined: RunnableTPO) -> None:
     assert (PROMPT | refined).get_graph().draw_mermaid()
 
 
+def test_its_graph_and_its_requests_have_one_critique_where_that_is_merged(chat: Any) -> None:
+    model = chat(answer=script)
+    merged = RunnableTPO(model, reward=longest, width=2, depth=1, merged_critique=True)
+    assert [i for i in merged.get_graph().nodes if i.startswith("tpo:")] == ["tpo:score", "tpo:loss", "tpo:update"]
+    merged.invoke("how?")
+    assert [any(word in m[-1].text for word in ("From that", "Rewrite")) for m in model.log.messages[2:]] == [True] * 3
+
+
 def test_prompts_may_be_said_in_other_words(chat: Any) -> None:
     model = chat(answer=script)
     words = {

@@ -69,6 +69,9 @@ def add_search(parser: argparse.ArgumentParser, *, plan: bool = True) -> None:
         "--samples-at-once", type=int, metavar="N", help="how many of the first samples are asked at once"
     )
     search.add_argument("--max-shown-chars", type=int, metavar="N", help="longest text shown to critic and editor")
+    search.add_argument(
+        "--merged-critique", action="store_true", default=None, help="one request for critique and instructions"
+    )
     limits = parser.add_argument_group("limits")
     limits.add_argument(
         "--max-response-tokens",
@@ -109,6 +112,7 @@ def config_of(args: argparse.Namespace, embedded: bool) -> TPOConfig:
         "top_p": args.top_p,
         "min_spread": args.min_spread,
         "samples_at_once": args.samples_at_once,
+        "merged_critique": args.merged_critique,
         "max_shown_chars": args.max_shown_chars,
         "stop_at": args.stop_at,
         "patience": args.patience,

@@ -27,7 +27,14 @@ from tpo_core.loop.ledger import Ledger
 from tpo_core.loop.plans import Contrast, Plan, paper_plan
 from tpo_core.loop.requests import Question, make, nothing_error, request, say
 from tpo_core.prompts.rendering import fence, shorten, show_query
-from tpo_core.prompts.signatures import SelfCritique, TextualGradient, TextualLoss, Update
+from tpo_core.prompts.signatures import (
+    Instructions,
+    SelfCritique,
+    SelfInstructions,
+    TextualGradient,
+    TextualLoss,
+    Update,
+)
 from tpo_core.trajectory import StopReason, Trajectory
 from tpo_core.values import Candidate, Completion, Step, changed
 
@@ -114,7 +121,8 @@ def _round(ledger: Ledger, plan: Plan, number: int) -> Generator[Effect, Any, St
     if not plan.contrasts:
         yield from _sample(ledger, plan.fresh, number)
         return None
-    if ledger.affordable(3) < 3:  # a loss and a gradient buy nothing without an update after them
+    least = 2 if ledger.config.merged_critique else 3
+    if ledger.affordable(least) < least:  # a loss and a gradient buy nothing without an update after them
         return "max_calls"
     first = len(ledger.steps)
     ledger.steps += yield from _critique(ledger, plan, number)
@@ -135,6 +143,8 @@ def _critique(ledger: Ledger, plan: Plan, number: int) -> Generator[Effect, Any,
     steps = [Step(number, contrast.chosen, contrast.rejected) for contrast in plan.contrasts]
     losses = yield from say(ledger, "loss", [_loss(ledger, contrast) for contrast in plan.contrasts], number)
     steps = [_told(step, said, "loss") for step, said in zip(steps, losses, strict=True)]
+    if ledger.config.merged_critique:
+        return (yield from _merged(ledger, steps))
     for step in steps:
         if step.failure is None:
             yield Progress("loss", number, text=step.loss, round=step, best=ledger.best)
@@ -144,6 +154,15 @@ def _critique(ledger: Ledger, plan: Plan, number: int) -> Generator[Effect, Any,
         steps[place] = step = _told(steps[place], said, "gradient")
         if step.failure is None:
             yield Progress("gradient", number, text=step.gradient, round=step, best=ledger.best)
+    return steps
+
+
+def _merged(ledger: Ledger, steps: list[Step]) -> Generator[Effect, Any, list[Step]]:
+    """Take what was said for instructions; returns the steps."""
+    steps = [changed(step, gradient=step.loss, loss="") for step in steps]
+    for step in steps:
+        if step.failure is None:
+            yield Progress("gradient", step.step, text=step.gradient, round=step, best=ledger.best)
     return steps
 
 
@@ -157,10 +176,12 @@ def _told(step: Step, said: Completion, name: str) -> Step:
 def _loss(ledger: Ledger, contrast: Contrast) -> Question:
     chosen, rejected = contrast.chosen, contrast.rejected
     shown = {"query": _asked(ledger, chosen, rejected)}
+    merged = ledger.config.merged_critique
     if rejected is None:
-        return Question(SelfCritique, {**shown, "chosen_response": _show(ledger, chosen)}, chosen)
+        alone = SelfInstructions if merged else SelfCritique
+        return Question(alone, {**shown, "chosen_response": _show(ledger, chosen)}, chosen)
     pair = {"chosen_response": _show(ledger, chosen), "rejected_response": _show(ledger, rejected)}
-    return Question(TextualLoss, {**shown, **pair}, chosen)
+    return Question(Instructions if merged else TextualLoss, {**shown, **pair}, chosen)
 
 
 def _gradient(ledger: Ledger, step: Step) -> Question:

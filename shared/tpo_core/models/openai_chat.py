@@ -7,9 +7,11 @@ through the client's ``post``: its resources, of which chat is one, are all impo
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -30,13 +32,11 @@ PREFIX = "openai/"
 
 OPENAI = "https://api.openai.com/v1"
 
-_PATH = "/chat/completions"
-
-_BESIDE = {"extra_headers": "headers", "extra_query": "params", "extra_body": "extra_json"}
+_BESIDE = {
+    "extra_headers": "headers", "extra_query": "params", "extra_body": "extra_json", "timeout": "timeout",
+    "max_retries": "max_retries",
+}  # fmt: skip
 """Settings that are no part of a request's own fields, and what the client's ``post`` calls them."""
-
-_OF_THE_CLIENT = ("timeout", "max_retries")
-"""Settings of the client rather than of a request."""
 
 
 class OpenAIChat(ServedChat):
@@ -74,35 +74,34 @@ class OpenAIChat(ServedChat):
         Raises:
             ModelError: It is not so.
         """
-        place = self._place()
-        if self._settings["api_base"] and not _is_openai(self._settings["api_base"]):
+        key, base = self._key(), self._settings["api_base"]
+        if base and not _is_openai(base):
             with self._explaining():
-                served_models(place["base_url"], place["api_key"])
+                served_models(base, key)
 
     def _advice(self, status: int | None) -> str:
         return "; is OPENAI_API_KEY, or api_key=, valid there?" if status == 401 else ""
 
     def _create(self, request: dict[str, Any]) -> list[Completion]:
-        return _completions(_sync_client().with_options(**self._place()).post(_PATH, **self._given(request)))
+        return _completions(_sync_client().post(**self._given(request)))
 
     async def _acreate(self, request: dict[str, Any]) -> list[Completion]:
-        return _completions(await _async_client().with_options(**self._place()).post(_PATH, **self._given(request)))
+        return _completions(await _async_client().post(**self._given(request)))
 
-    def _place(self) -> dict[str, Any]:
-        """Return what makes the shared client this model's: its address and key, its time-out and retries."""
-        key = self._settings["api_key"] or os.environ.get("OPENAI_API_KEY")
+    def _key(self) -> str:
+        key: str | None = self._settings["api_key"] or os.environ.get("OPENAI_API_KEY")
         if not key:
             raise ModelError(f"{self.name} needs a key: set OPENAI_API_KEY, or give api_key=")
-        own = {name: self._settings[name] for name in _OF_THE_CLIENT if name in self._settings}
-        return {"base_url": self._settings["api_base"] or OPENAI, "api_key": key, **own}
+        return key
 
     def _given(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return the arguments of the client's ``post``."""
+        """Return the arguments of the shared client's ``post``, with address and key: a copy of it would cost more."""
         import httpx
         from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
-        own = {k: v for k, v in self._settings.items() if k not in ("api_base", "api_key", *_OF_THE_CLIENT)}
+        own = {k: v for k, v in self._settings.items() if k not in ("api_base", "api_key")}
         beside = {option: own.pop(name) for name, option in _BESIDE.items() if own.get(name) is not None}
+        beside["headers"] = {"Authorization": f"Bearer {self._key()}", **beside.get("headers", {})}
         if unknown := own.keys() - CompletionCreateParamsBase.__annotations__.keys() - _BESIDE.keys():
             raise InvalidInputError(
                 f"OpenAIChat takes no {', '.join(sorted(unknown))}; what only this server knows goes into extra_body="
@@ -110,7 +109,8 @@ class OpenAIChat(ServedChat):
         if "max_tokens" in request:
             request[self._limit] = request.pop("max_tokens")
         body = {"model": self.name.removeprefix(PREFIX), **own, **request}
-        return {"body": body, "options": beside, "cast_to": httpx.Response}
+        path = f"{(self._settings['api_base'] or OPENAI).rstrip('/')}/chat/completions"
+        return {"path": path, "body": body, "options": beside, "cast_to": httpx.Response}
 
 
 _lock = threading.Lock()
@@ -177,11 +177,20 @@ def served_models(api_base: str, api_key: str | None) -> list[str]:
 
 def _completions(response: httpx.Response) -> list[Completion]:
     """Read a response, and count the requests that it took."""
-    from openai.types.chat import ChatCompletion
-
-    found = completions_of(ChatCompletion.construct(**response.json()))
+    found = completions_of(json.loads(response.content, object_hook=_read))
     retries = int(response.request.headers.get("x-stainless-retry-count") or 0)
     return [replace(c, usage=c.usage + Usage(requests=retries)) for c in found[:1]] + found[1:]
+
+
+class _Fields(SimpleNamespace):
+    """An object of a response; what a server leaves out is None."""
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+def _read(data: dict[str, Any]) -> Any:
+    return data if "logprob" in data else _Fields(**data)  # a token's are read by name
 
 
 def _is_openai(api_base: str | None) -> bool:

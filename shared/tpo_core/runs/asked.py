@@ -15,7 +15,6 @@ from tpo_core.runs.codec import (
     completion_from_bytes,
     completion_to_bytes,
     pair_hash,
-    request_hash,
     reward_from_bytes,
     reward_to_bytes,
 )
@@ -37,15 +36,13 @@ class Asked:
         answers: The query's.
         request: What is asked.
         seeds: For which samples.
-
-    Raises:
-        InvalidInputError: The request holds what JSON cannot.
+        hash: The request's: see ``codec.request_hash``.
     """
 
-    def __init__(self, answers: Answers, request: Generate, seeds: Sequence[int]) -> None:
+    def __init__(self, answers: Answers, request: Generate, seeds: Sequence[int], hash: bytes) -> None:
         """Look it up."""
         self._answers, self._asked, self._seeds = answers, (request.task, request.step), tuple(seeds)
-        self._hash = request_hash(request)
+        self._hash = hash
         found = {seed: row for seed in seeds if (row := answers.find(self._key(str(seed)))) is not None}
         self.missing: tuple[int, ...] = ()
         if self._seeds and self._seeds[0] in found:
@@ -87,11 +84,12 @@ class Settled:
     Args:
         answers: The query's.
         request: What was asked.
+        hash: Its hash.
     """
 
-    def __init__(self, answers: Answers, request: Generate) -> None:
+    def __init__(self, answers: Answers, request: Generate, hash: bytes) -> None:
         """Look it up."""
-        self._answers, self._request, self._hash = answers, request, request_hash(request)
+        self._answers, self._request, self._hash = answers, request, hash
 
     @property
     def completions(self) -> list[Completion] | None:

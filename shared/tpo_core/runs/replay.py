@@ -17,6 +17,7 @@ from tpo_core.models.policy import Policy
 from tpo_core.rewards.base import RewardModel
 from tpo_core.runs.answers import Answers, UnderWay
 from tpo_core.runs.asked import Asked, Scored, Settled
+from tpo_core.runs.codec import request_hash
 from tpo_core.values import Completion, Pair, Reward
 
 __all__ = ["ReplayPolicy", "ReplayReward"]
@@ -33,6 +34,7 @@ class ReplayPolicy:
     def __init__(self, policy: Policy, answers: Answers) -> None:
         """Wrap a policy; what it learns about ``n`` goes to the wrapped one."""
         self._policy, self._answers = policy, answers
+        self._hashes: dict[int, tuple[Generate, bytes]] = {}  # of the requests under way, by identity
         self.takes_n = policy.takes_n
         self.fatal: tuple[type[Exception], ...] = (*policy.fatal, StoreError)  # what cannot be kept must not go on
 
@@ -44,25 +46,32 @@ class ReplayPolicy:
 
     def generate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
         """Answer as far as the store goes, else ask; the answer is committed when this returns."""
-        asked = Asked(self._answers, request, seeds)
+        asked = Asked(self._answers, request, seeds, self._hash(request))
         if asked.missing:
             asked.keep(self._policy.generate(request, asked.missing)).wait()
         return asked.completions
 
     async def agenerate(self, request: Generate, seeds: Sequence[int]) -> list[Completion]:
         """Answer as ``generate`` does, without blocking."""
-        asked = Asked(self._answers, request, seeds)
+        asked = Asked(self._answers, request, seeds, self._hash(request))
         if asked.missing:
             await asked.keep(await self._policy.agenerate(request, asked.missing))
         return asked.completions
 
     def recall(self, request: Generate) -> list[Completion] | None:
         """Return how a request ended in an earlier process where calls failed, as ``Remembering`` says."""
-        return Settled(self._answers, request).completions
+        return Settled(self._answers, request, self._hash(request)).completions
 
     def settle(self, request: Generate, completions: Sequence[Completion]) -> None:
         """Note how a request ended."""
-        Settled(self._answers, request).note(completions)
+        Settled(self._answers, request, self._hash(request)).note(completions)
+        del self._hashes[id(request)]
+
+    def _hash(self, request: Generate) -> bytes:
+        """Return a request's hash, which takes its time, and is needed three times until the request has ended."""
+        if (known := self._hashes.get(id(request))) is None:
+            known = self._hashes[id(request)] = request, request_hash(request)
+        return known[1]
 
 
 class ReplayReward(RewardModel):
