@@ -173,7 +173,7 @@ def test_a_problem_without_an_answer_counts_as_wrong(loopback: Start) -> None:
     assert bench(loopback(answer), "math-500", options=("--plans", "single", "--report", "page.html")) == 1
     page = Path("page.html").read_text()
     assert (
-        "50.0 (" in page and "math-500 single: 1 queries without an answer, failed or cut off, count as wrong" in page
+        "50.0 (" in page and "math-500 single: 1 query without an answer, failed or cut off: counted as wrong" in page
     )
 
 

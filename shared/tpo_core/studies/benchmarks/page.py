@@ -126,7 +126,8 @@ def _of_run(run: Collected) -> Iterator[str]:
         }.get(run.made.benchmark.scored, "they are not scored yet: tpo bench -o FOLDER --report PAGE scores them")
         yield f"{name}: {run.unscored:,} answers have no score: {what}."
     if run.lost:
-        yield f"{name}: {run.lost:,} queries without an answer, failed or cut off, count as wrong."
+        queries = "query" if run.lost == 1 else "queries"
+        yield f"{name}: {run.lost:,} {queries} without an answer, failed or cut off: counted as wrong."
     for reason, count in run.left_out.most_common(3):
         yield f"{name}: {count:,} answers are left out of the score: {reason}."
 
