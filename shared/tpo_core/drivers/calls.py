@@ -129,10 +129,11 @@ class Calls:
             self._learn(len(found))
         elif self._of_n is not None and may_refuse_n(self._of_n):
             self._takes_n[self._request.task] = False
-        more = max(0, sum(c.usage.calls for c in found) - len(seeds))
+        spent = Usage.total(c.usage for c in found)
+        more = max(0, spent.calls - len(seeds))
         self._asked += more
         self._left -= more
-        if not any(c.usage.requests for c in found):  # the policy does not count its requests
+        if not spent.requests:  # the policy does not count its requests
             self._uncounted += 1
         found = found or [_MISSING] * (len(seeds) == 1)
         answered = seeds[: len(found)]

@@ -213,7 +213,8 @@ def _serve(ledger: Ledger, models: Models, place: int) -> Served[Trajectory]:
                 if unchecked and not isinstance(effect, Progress):
                     unchecked = False
                     yield from _check(effect, models)
-                answer = yield from _answer(effect, models, place)
+                unheard = models.observer is None and isinstance(effect, Progress)
+                answer = None if unheard else (yield from _answer(effect, models, place))
             except _LoopSees as seen:
                 effect = loop.throw(seen.error)
             else:

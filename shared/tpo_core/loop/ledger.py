@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tpo_core.config import TPOConfig
@@ -179,27 +179,29 @@ class Ledger:
             rewards: One per pair, same order; a candidate whose reward is not finite is quarantined.
             cause: The exception behind rewards that are not finite, if there is one.
         """
-        before, odd = self.best, {}
+        before = self.best
+        odd: dict[Any, Failure] = {}
         self.reward_usage += changed(Usage.total(reward.usage for reward in rewards), calls=len(rewards))
         for pair, reward in zip(pairs, rewards, strict=True):
             if math.isfinite(reward):
                 self._rewards[self._key(pair)] = reward
             else:
                 odd[self._key(pair)] = Failure("unscored", reward.failure or f"the reward is {float(reward)}", cause)
-        self.candidates = [self._rewarded(c, odd.get(_key(c.context, c))) for c in self.candidates]
+        self.candidates = [self._rewarded(c, odd) for c in self.candidates]
         self.best = max(self.scored, key=_reward, default=None)
         self.worst = min(self.scored, key=_reward, default=None)
         if self.best is not None and (before is None or _reward(self.best) > _reward(before)):
             self._gained = self.candidates[-1].step
 
-    def _rewarded(self, candidate: Candidate, odd: Failure | None) -> Candidate:
-        """Return a candidate with its reward, or with ``odd``, the reason why it has none."""
+    def _rewarded(self, candidate: Candidate, odd: Mapping[Any, Failure]) -> Candidate:
+        """Return a candidate with its reward, or with the reason why it has none, which ``odd`` has by its key."""
         failed = candidate.failure is not None and candidate.failure.reason != "unscored"
         if failed or candidate.reward is not None:
             return candidate
-        reward = self._rewards.get(_key(candidate.context, candidate))
+        key = _key(candidate.context, candidate)
+        reward = self._rewards.get(key)
         if reward is None:
-            return candidate if odd is None else changed(candidate, failure=odd)
+            return changed(candidate, failure=odd[key]) if key in odd else candidate
         return changed(
             candidate,
             failure=None,

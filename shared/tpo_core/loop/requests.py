@@ -173,11 +173,13 @@ def say(
     for _ in range(2):
         left = [place for place, answer in enumerate(said) if answer.failure is not None]
         left = left[: ledger.affordable(len(left))]
+        if not left:
+            break
         again = [questions[place] for place in left]
         asked = [request(ledger, task, q.signature, q.inputs, 1, step, q.about) for q in again]
         for place, [completion] in zip(left, (yield from ask(ledger, *asked)), strict=True):
             said[place] = changed(completion, failure=completion.failure or refuse(completion.text))
-        if not left or ledger.exhausted():
+        if ledger.exhausted():
             break
     return said
 
