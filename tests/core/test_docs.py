@@ -38,6 +38,7 @@ MODULES = [
     "report.caveats",
     "report.cost",
     "report.entries",
+    "report.histograms",
     "report.figures",
     "report.moments",
     "report.summary",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tpo_core.report.cost import cost_lines, parameters
 from tpo_core.report.entries import Entry
 from tpo_core.report.figures import Chart, Figures, Series, Table
-from tpo_core.report.moments import Histogram, Mean, Share
+from tpo_core.report.histograms import Histogram
+from tpo_core.report.moments import Mean, Share
 from tpo_core.report.page import figures_page, notebook_frame, run_page, trajectory_page, write_run_page
 from tpo_core.report.rounds import RoundSummary
 from tpo_core.report.summary import RunSummary, summarize

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tpo_core.report.caveats import caveats
 from tpo_core.report.entries import Entry, Item, best, finite, initial_best, label, scored, winner
-from tpo_core.report.moments import Histogram, HistogramTally, Line, Mean, Moments, Share, expected_maximum, unbiased_sd
+from tpo_core.report.histograms import Histogram, HistogramTally
+from tpo_core.report.moments import Line, Mean, Moments, Share, expected_maximum, unbiased_sd
 from tpo_core.report.rounds import RoundSummary, RoundTally
 from tpo_core.values import Usage
 

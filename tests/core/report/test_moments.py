@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tpo_core.report.moments import HistogramTally, Line, Moments, Share, expected_maximum, unbiased_sd
+from tpo_core.report.histograms import HistogramTally
+from tpo_core.report.moments import Line, Moments, Share, expected_maximum, unbiased_sd
 
 NUMBERS = st.floats(-1e6, 1e6, allow_nan=False)
 
