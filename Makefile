@@ -8,7 +8,7 @@ export UV_HTTP_TIMEOUT ?= 180
 # What one process of the tests has compiled, the next need not compile.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test one-half other-half browser lint docs bench clean
+.PHONY: demo test one-half other-half browser lint docs bench torture clean
 
 # The reward counts what a reader can check by eye; `make demo REWARD=judge` has the model judge itself.
 REWARD ?= recipes/table.py:checks
@@ -49,6 +49,11 @@ docs: .venv-docs/done
 
 bench: .venv/done
 	.venv/bin/python benchmarks/rewards.py
+
+# Tries to break it: a table of what was tried, and how often it failed. SHARE=0.01 is a hundredth of it.
+SHARE ?= 1
+torture: .venv/done
+	.venv/bin/python tests/torture --share $(SHARE)
 
 .venv-demo/done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-demo

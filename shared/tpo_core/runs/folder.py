@@ -15,6 +15,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from json import JSONDecodeError
 from pathlib import Path
 
 from tpo_core.errors import StoreError
@@ -75,6 +76,8 @@ def explained(path: Path) -> Iterator[None]:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         advice = next((f"{text} ({reason})" for piece, text in _ADVICE.items() if piece in reason.lower()), reason)
         raise StoreError(f"{path}: {advice}") from error
+    except (UnicodeDecodeError, JSONDecodeError) as error:  # of sqlite3, which then cannot even say what is damaged
+        raise StoreError(f"{path}: {_ADVICE['malformed']} ({error})") from error
 
 
 def hold(folder: Path) -> sqlite3.Connection:

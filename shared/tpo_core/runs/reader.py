@@ -100,7 +100,8 @@ class RunReader:
     @property
     def settings(self) -> Mapping[str, Any]:
         """Return the settings that the run was made with."""
-        settings: Mapping[str, Any] = json.loads(self._about("settings") or "{}")
+        with self._readable("what is said of its settings"):
+            settings: Mapping[str, Any] = json.loads(self._about("settings") or "{}")
         return settings
 
     @property
@@ -115,8 +116,9 @@ class RunReader:
             "SELECT (SELECT count(*) FROM queries), (SELECT count(*) FROM trajectories), "
             "(SELECT count(*) FROM failures)"
         )
-        total = self._about("total")
-        return Counts(queries, done, failed, None if total is None else int(total))
+        with self._readable("how many prompts it has"):
+            total = self._about("total")
+            return Counts(queries, done, failed, None if total is None else int(total))
 
     @property
     def spent(self) -> Usage:
@@ -127,14 +129,15 @@ class RunReader:
         )
         spent = Usage(calls or 0, 0, (prompt or 0) + (reward or 0), completion or 0)
         for (data,) in self._rows(f"SELECT data FROM answers WHERE paid AND task IN {get_args(Task)}"):
-            spent += replace(completion_from_bytes(data).usage, calls=1)
+            with self._readable("an answer"):
+                spent += replace(completion_from_bytes(data).usage, calls=1)
         return spent
 
     def finished(self) -> Iterator[Finished]:
         """Yield the queries that have a trajectory, in the order of the source."""
         query = "SELECT position, id, line, q.data, t.data, at FROM queries q JOIN trajectories t USING (position)"
         for position, id, line, item, trajectory, at in self._pages(query):
-            with self._readable(id):
+            with self._readable(f"query {id!r}"):
                 finished = Finished(position, Item.from_bytes(id, line, item), unpack(trajectory), at)
             yield finished
 
@@ -145,7 +148,7 @@ class RunReader:
             "FROM queries q JOIN failures f USING (position)"
         )
         for position, id, line, item, error, message, data, at in self._pages(query):
-            with self._readable(id):
+            with self._readable(f"query {id!r}"):
                 gained = None if data is None else unpack(data)
                 failed = Failed(position, Item.from_bytes(id, line, item), error, message, gained, at)
             yield failed
@@ -178,11 +181,11 @@ class RunReader:
             return self._reading.execute(query, values).fetchall()
 
     @contextmanager
-    def _readable(self, id: str) -> Iterator[None]:
+    def _readable(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (zlib.error, InvalidInputError, ValueError, TypeError) as error:
-            raise StoreError(f"{self._path} is damaged: query {id!r} cannot be read ({error})") from error
+        except (zlib.error, InvalidInputError, ValueError, TypeError, AttributeError) as error:
+            raise StoreError(f"{self._path} is damaged: {what} cannot be read ({error})") from error
 
 
 def pack(trajectory: Trajectory) -> bytes:

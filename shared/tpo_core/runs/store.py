@@ -134,7 +134,10 @@ class RunStore(RunReader):
         if position >= self._begun.queries:
             self._add(position, item)
         else:
-            [(id, hash)] = self._rows("SELECT id, hash FROM queries WHERE position = ?", position)
+            known = self._rows("SELECT id, hash FROM queries WHERE position = ?", position)
+            if not known:
+                raise StoreError(f"{self._path} is damaged: the query in place {position} is not there")
+            [(id, hash)] = known
             if (id, hash) != (item.id, item.hash):
                 self._refuse(position, item, id)
             state = self._state(position)

@@ -324,3 +324,39 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
     path.write_text("")
     with pytest.raises(StoreError, match="out: "):
         RunStore.open(path)
+
+
+DAMAGE = [
+    "DELETE FROM queries WHERE position = 1",
+    "UPDATE queries SET data = 5 WHERE position = 1",
+    "UPDATE about SET value = '{' WHERE key = 'settings'",
+    "UPDATE about SET value = 'many' WHERE key = 'total'",
+    "UPDATE sqlite_master SET name = CAST(x'ff' AS TEXT), sql = 'no table' WHERE name = 'answers'",
+]
+"""What a bad disk may leave, as statements."""
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=range(len(DAMAGE)))
+@pytest.mark.parametrize("how", ["read", "gone on with"])
+def test_whatever_is_damaged_is_said_in_one_line_that_names_the_file(tmp_path, damage, how):
+    asked = items("a", "b", "c")
+    with RunStore.open(tmp_path, settings={"width": 3}) as store:
+        for item in asked:
+            store.finish(store.admit(item).position, DONE).wait()
+        store.end_of_source()
+    with closing(sqlite3.connect(tmp_path / "run.sqlite", isolation_level=None)) as db:
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute(damage)
+
+    def read():
+        with RunReader(tmp_path) as run:
+            return run.counts, run.settings, list(run.finished())
+
+    def go_on():
+        with RunStore.open(tmp_path, settings={"width": 3}) as store:
+            return [store.admit(item) for item in asked]
+
+    try:
+        read() if how == "read" else go_on()
+    except StoreError as error:
+        assert "\n" not in str(error) and "run.sqlite" in str(error)  # noqa: PT017

@@ -1,0 +1,28 @@
+"""The scenarios by name, and what a process of a pool does with one."""
+
+from __future__ import annotations
+
+from by_hand import schedule
+from readers import command_line, completions, run_file, trajectory
+from scenarios import Report, Scenario
+from sockets import face
+from storm import crowd, storm
+
+__all__ = ["SCENARIOS", "Report", "run_part"]
+
+SCENARIOS = {
+    "schedules by hand": Scenario(schedule, 150, 100_000),
+    "schedules by sockets": Scenario(face, 12, 1_000),
+    "storm": Scenario(storm, 20, 1_000),
+    "crowd": Scenario(crowd, 1, 50),
+    "completions": Scenario(completions, 20, 10_000),  # a hundred each
+    "trajectories": Scenario(trajectory, 150, 20_000),
+    "run files": Scenario(run_file, 20, 5_000),
+    "command lines": Scenario(command_line, 20, 3_000),
+}
+
+
+def run_part(part: tuple[str, int, int]) -> Report:
+    """Run some seeds of a scenario: its name, how many, and the first."""
+    name, count, first = part
+    return SCENARIOS[name].run(count, first)
