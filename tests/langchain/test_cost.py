@@ -57,8 +57,8 @@ async def bare(way: str, config: Any = None) -> Counter[str]:
 async def test_where_nobody_listens_a_query_costs_no_thread_and_hardly_a_signature_or_a_config_more(way: str) -> None:
     host, ours = await bare(way), await at_rest(made(), way, "how?")
     assert ours["threads"] == ours["handovers"] == 0
-    assert ours["signatures"] <= host["signatures"] + 2
-    assert ours["configs"] <= host["configs"] + 1 and ours["copies"] <= 3
+    assert ours["signatures"] <= host["signatures"] + 1
+    assert ours["configs"] <= host["configs"] and ours["copies"] <= 1
 
 
 @WAYS
@@ -128,7 +128,7 @@ async def test_a_tracer_sees_no_run_that_is_not_of_the_users_or_of_the_loop(way:
         "RunnableTPO": 1, "tpo:sample": 1, "tpo:loss": 2, "tpo:gradient": 2, "tpo:update": 2, "tpo:score": 3,
         "Instant": 7, "StrOutputParser": 15,
     }  # fmt: skip
-    assert calls["configs"] <= 90 and calls["copies"] <= 170 and calls["signatures"] <= 60
+    assert calls["configs"] <= 80 and calls["copies"] <= 155 and calls["signatures"] <= 60
 
 
 async def test_a_parser_with_an_async_form_is_awaited_and_one_without_is_not_handed_over() -> None:
