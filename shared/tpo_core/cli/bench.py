@@ -125,13 +125,13 @@ def run(args: Namespace) -> int:
     if chosen:
         for plan in plans:
             check_numbers(_of_plan(args, plan))
-        for each in chosen:
-            checker(each.scored)  # complains where its package is not installed
         _prepare(args, folder, chosen)
         runs = [_of_run(args, folder, each, plan) for each in chosen for plan in plans]
         if args.dry_run:
             _say(_dry_run(args, runs))
             return 0
+        for each in chosen:
+            checker(each.scored)  # complains where its package is not installed
         totals = [count_prompts(each) for each in runs]
         with ExitStack() as opened:
             stop_on_sigterm(opened)

@@ -80,10 +80,10 @@ def test_revision_and_the_adaptive_plan_end_within_the_budget(loopback: Start) -
 
 def test_what_was_begun_needs_neither_the_copy_nor_the_hub(loopback: Start, capsys: Capture) -> None:
     server = loopback()
-    assert bench(server, "ifeval", options=("--plans", "single")) == 0
-    Path("ifeval.jsonl").unlink()
-    assert bench(server, "ifeval", options=("--plans", "bon")) == 0
-    assert bench(server, "ifeval", options=("--plans", "bon", "--limit", "1")) == 2
+    assert bench(server, "math-500", options=("--plans", "single")) == 0
+    Path("math-500.jsonl").unlink()
+    assert bench(server, "math-500", options=("--plans", "bon")) == 0
+    assert bench(server, "math-500", options=("--plans", "bon", "--limit", "1")) == 2
     assert "begun with the limit None, not 1" in capsys.readouterr().err
 
 

@@ -68,7 +68,9 @@ def ifeval(row: Mapping[str, Any], response: str) -> Verdict:
         from if_verifiable.ifeval.instructions_registry import INSTRUCTION_DICT
         from langdetect import DetectorFactory
     except ImportError as error:
-        raise InvalidInputError(_NEEDS.format("ifeval", "if-verifiable")) from error
+        raise InvalidInputError(
+            _NEEDS.format("ifeval", "if-verifiable, for which Python must be 3.11 or later")
+        ) from error
     if DetectorFactory.seed is None:
         DetectorFactory.seed = 0  # else one text may be English in one run and Dutch in the next
     names = list(row["instruction_id_list"])
