@@ -107,7 +107,7 @@ def alpaca_eval(python: str) -> None:
             board = "results/weighted_alpaca_eval_gpt4_turbo/leaderboard.csv"
             print(Path(board).read_text())
             assert tpo(["bench", "-o", "out", "--import", board]) == 0
-        assert len(judge.requests) >= 2 * QUERIES, len(judge.requests)
+        assert len(judge.requests) >= QUERIES, len(judge.requests)  # equal answers are ties without being asked
 
 
 def games(request: dict[str, Any], number: int) -> str:
