@@ -12,8 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # The reward counts what a reader can check by eye; `make demo REWARD=judge` has the model judge itself.
 REWARD ?= recipes/table.py:checks
-QUERY ?= How do I take care of a wooden table? Use the words oil, soft cloth and coasters, do not mention polish, \
-and write at most 3 sentences and 45 words.
+QUERY ?= How do I take care of a wooden table?
 demo: .venv-demo/done
 	.venv-demo/bin/tpo ask "$(QUERY)" --reward $(REWARD)
 

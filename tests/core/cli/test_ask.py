@@ -348,4 +348,4 @@ def test_what_the_demo_checks_is_shown_below_each_answer(
     assert ask(loopback(answer), "--reward", "recipes/table.py:checks") == 0
     out = capsys.readouterr().out
     assert 'not met: uses "soft cloth"; uses "coasters"; avoids "polish"' in out
-    assert "final answer (reward +1.00, gain +0.33)" in out and out.index("not met") < out.index(good)
+    assert "final answer (reward +1.00, gain +0.40)" in out and out.index("not met") < out.index(good)
