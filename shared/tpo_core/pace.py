@@ -40,7 +40,7 @@ FAR = 5
 """How many times that makes a single call slow, whatever the machine did beside it."""
 
 LIMIT = 0.001
-"""Most seconds that calls are made in place, one after the other; what is left then goes to a thread."""
+"""Most seconds of processor time that calls are made in place, one after the other; the rest then goes to a thread."""
 
 _AT_FIRST, _AT_MOST = 5, 320  # quick calls in a row before a function is called in place
 _MANY = 1000
@@ -102,8 +102,9 @@ class Pace:
         found: list[T | Exception] = []
         began = now = time.perf_counter()
         (waits, losses), ran, since = _switches(), time.thread_time(), 0
+        held = ran + limit
         for item in items:
-            if not self.quick or (found and now - began > limit):
+            if not self.quick or (found and now - began > limit and time.thread_time() > held):
                 break
             since += 1
             try:
