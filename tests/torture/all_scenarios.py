@@ -6,7 +6,7 @@ from by_hand import schedule
 from readers import command_line, completions, run_file, trajectory
 from scenarios import Report, Scenario
 from sockets import face
-from storm import crowd, storm
+from storm import crowd, crowd_of_faces, storm
 
 __all__ = ["SCENARIOS", "Report", "run_part"]
 
@@ -15,6 +15,7 @@ SCENARIOS = {
     "schedules by sockets": Scenario(face, 12, 1_000),
     "storm": Scenario(storm, 20, 1_000),
     "crowd": Scenario(crowd, 1, 50),
+    "crowd of faces": Scenario(crowd_of_faces, 1, 50),
     "completions": Scenario(completions, 20, 10_000),  # a hundred each
     "trajectories": Scenario(trajectory, 150, 20_000),
     "run files": Scenario(run_file, 20, 5_000),
