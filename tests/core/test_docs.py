@@ -45,7 +45,7 @@ MODULES = [
     "report.text",
     "studies.benchmarks.against",
     "studies.benchmarks.entries",
-    "studies.benchmarks.estimates",
+    "studies.benchmarks.forecast",
     "studies.benchmarks.official",
     "studies.benchmarks.plans",
     "studies.checking",

@@ -266,14 +266,14 @@ async def _answer(runs: Sequence[Namespace], totals: Sequence[int | None], model
 
 def _dry_run(args: Namespace, runs: Sequence[Namespace]) -> Iterator[str]:
     from tpo_core.runs import Source
-    from tpo_core.studies.benchmarks.estimates import estimate
+    from tpo_core.studies.benchmarks.forecast import forecast
 
     head = ("queries", "requests", "scored", "prompt tokens", "answer tokens")
     yield f"{'':40}" + "".join(f"{name:>15}" for name in head)
     requests = tokens = 0
     for each in runs:
         source = Source(each.prompts, prompt_field="prompt", id_field="id", system=each.system)
-        found = estimate((item.prompt for item in source), config_of(each, embedded=False), args.expected_tokens)
+        found = forecast((item.prompt for item in source), config_of(each, embedded=False), args.expected_tokens)
         numbers = (found.queries, found.requests, found.scored, found.prompt_tokens, found.completion_tokens)
         yield f"{each.output:40}" + "".join(f"{number:15,}" for number in numbers)
         requests, tokens = requests + found.requests, tokens + found.tokens

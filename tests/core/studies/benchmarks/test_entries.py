@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tpo_core import TPOConfig
 from tpo_core.errors import InvalidInputError
 from tpo_core.studies.benchmarks import BENCHMARKS, Benchmark, Dialogue, benchmark, load, prompts, table
-from tpo_core.studies.benchmarks.estimates import estimate
+from tpo_core.studies.benchmarks.forecast import forecast
 from tpo_core.studies.benchmarks.plans import Plan, plans
 
 ROOT = Path(__file__).parents[4]
@@ -130,8 +130,8 @@ def test_best_of_n_has_the_papers_candidates_or_its_own_or_the_budgets():
 
 
 @given(st.integers(1, 30), st.integers(0, 6), st.integers(1, 900))
-def test_an_estimate_counts_what_the_plan_asks(width: int, depth: int, answer: int):
+def test_a_forecast_counts_what_the_plan_asks(width: int, depth: int, answer: int):
     config = TPOConfig(width=width, depth=depth)
-    found = estimate(["a" * 40] * 3, config, answer)
+    found = forecast(["a" * 40] * 3, config, answer)
     assert found.requests == 3 * config.samples and found.scored == 3 * width * (depth + 1)
     assert found.completion_tokens == answer * found.requests and found.prompt_tokens >= 10 * found.requests

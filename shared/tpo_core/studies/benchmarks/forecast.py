@@ -9,7 +9,7 @@ from tpo_core.config import TPOConfig
 from tpo_core.prompts.rendering import show_query
 from tpo_core.values import Prompt
 
-__all__ = ["Estimate", "estimate"]
+__all__ = ["Forecast", "forecast"]
 
 CHARACTERS = 4
 """Of a token, as English has about."""
@@ -18,7 +18,7 @@ INSTRUCTIONS = 300
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Forecast:
     """Requests are what the plan makes where nothing fails or stops early; tokens assume every answer equally long."""
 
     queries: int
@@ -35,8 +35,8 @@ class Estimate:
         return self.prompt_tokens + self.completion_tokens
 
 
-def estimate(prompts: Iterable[Prompt], config: TPOConfig, answer: int) -> Estimate:
-    """Estimate a run.
+def forecast(prompts: Iterable[Prompt], config: TPOConfig, answer: int) -> Forecast:
+    """Reckon what a run will ask.
 
     A loss reads the query and two answers, a gradient what the loss read and the loss, an update one answer and the
     gradient; each of the three also the engine's instructions, and each is as long as an answer. The adaptive plan is
@@ -48,7 +48,7 @@ def estimate(prompts: Iterable[Prompt], config: TPOConfig, answer: int) -> Estim
         answer: Tokens of an answer, as you expect.
 
     Example:
-        >>> estimate(["How do bees sleep?"], TPOConfig(), 500).requests
+        >>> forecast(["How do bees sleep?"], TPOConfig(), 500).requests
         19
     """
     lengths = [-(-len(show_query(prompt)) // CHARACTERS) for prompt in prompts]
@@ -67,4 +67,4 @@ def estimate(prompts: Iterable[Prompt], config: TPOConfig, answer: int) -> Estim
         round(scale * count)
         for count in (queries * questions, queries * width * (rounds + 1), prompt_tokens, completion_tokens)
     )
-    return Estimate(queries, requests, scored, prompt_tokens, completion_tokens)
+    return Forecast(queries, requests, scored, prompt_tokens, completion_tokens)
