@@ -9,6 +9,7 @@ import os
 import random
 import tempfile
 from collections import Counter
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def _change(draw: random.Random, data: object) -> None:
     if draw.random() < 0.3:
         del data[key]  # type: ignore[attr-defined]
     else:
-        data[key] = draw.choice(VALUES)  # type: ignore[index]
+        data[key] = deepcopy(draw.choice(VALUES))  # type: ignore[index]
 
 
 @cache
