@@ -17,7 +17,7 @@ demo: .venv-demo/done
 	.venv-demo/bin/tpo ask "$(QUERY)" --reward $(REWARD)
 
 # Two halves beside each other, for two cores; `pytest` alone runs all, one after the other.
-HALF = $(addprefix tests/core/,cli drivers loop models prompts report studies) tests/dspy
+HALF = $(addprefix tests/core/,cli drivers loop models prompts report studies test_notebook.py) tests/dspy
 
 test: .venv/done browser lint
 	$(MAKE) --no-print-directory -j2 --output-sync=target one-half other-half

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -86,8 +87,10 @@ class HFRewardModel(RewardModel):
         self.family = _family(family, self.name, steps)
         if self.family.refused:
             raise InvalidInputError(f"{self.name} ({self.family.name}) {self.family.refused}")
-        here = _hub_answer(self.name, revision)  # before torch is imported: a wrong name is said at once
         _need_extra()
+        from tpo_core.rewards.hf.hub import only_here
+
+        here = only_here(self.name, revision)  # before torch is imported: a wrong name is said at once
         from tpo_core.rewards.hf.checkpoint import Source
         from tpo_core.rewards.hf.setup import Setup
 
@@ -161,20 +164,8 @@ def _family(given: str | Family | None, name: str, steps: Any) -> Family:
     return replace(family, head=replace(family.head, reduce=steps))
 
 
-def _hub_answer(name: str, revision: str | None) -> bool:
-    """Return whether only files on this machine are read; see ``only_here``."""
-    from tpo_core.rewards.hf.hub import only_here
-
-    try:
-        return only_here(name, revision)
-    except ImportError:  # no hub: the extra is missing, as is said next
-        return False
-
-
 def _need_extra() -> None:
-    try:
-        import safetensors  # noqa: F401
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise ModelError(f'a reward model on this machine needs `pip install "tpo[hf]"` ({error})') from error
+    """Raise where a package is missing, without importing what takes seconds."""
+    missing = [name for name in ("torch", "transformers", "safetensors") if find_spec(name) is None]
+    if missing:
+        raise ModelError(f'a reward model on this machine needs `pip install "tpo[hf]"`: no {", ".join(missing)} here')
