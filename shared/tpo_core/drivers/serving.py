@@ -213,8 +213,13 @@ def _serve(ledger: Ledger, models: Models, place: int) -> Served[Trajectory]:
                 if unchecked and not isinstance(effect, Progress):
                     unchecked = False
                     yield from _check(effect, models)
-                unheard = models.observer is None and isinstance(effect, Progress)
-                answer = None if unheard else (yield from _answer(effect, models, place))
+                answer = None
+                if not isinstance(effect, Progress):
+                    answer = yield from _answer(effect, models)
+                else:
+                    models.trace.told(effect)
+                    if models.observer is not None:
+                        yield from _tell(models.observer, replace(effect, place=place))
             except _LoopSees as seen:
                 effect = loop.throw(seen.error)
             else:
@@ -233,20 +238,19 @@ class _LoopSees(Exception):
         self.error = error
 
 
-def _answer(effect: Effect, models: Models, place: int) -> Served[Any]:
+def _answer(effect: Generate | Gather | Score, models: Models) -> Served[Any]:
     if isinstance(effect, Generate):
         return (yield from _complete(models, effect))
     if isinstance(effect, Gather):
         return (yield from _together([_complete(models, request) for request in effect.effects]))
-    if isinstance(effect, Score):
-        return (yield from _score(effect, models))
-    models.trace.told(effect)
-    if models.observer is not None:
-        telling = Telling(models.observer, replace(effect, place=place))
-        yield Batch((telling,))
-        if isinstance(telling.ended, Raised):
-            raise telling.ended.error
-    return None
+    return (yield from _score(effect, models))
+
+
+def _tell(observer: Observer, progress: Progress) -> Served[None]:
+    telling = Telling(observer, progress)
+    yield Batch((telling,))
+    if isinstance(telling.ended, Raised):
+        raise telling.ended.error
 
 
 def _complete(models: Models, request: Generate) -> Served[list[Completion]]:
