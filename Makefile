@@ -2,9 +2,6 @@
 PYTHON ?= python3
 export LITELLM_LOCAL_MODEL_COST_MAP = True
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
-# uv installs the many packages of the tests in a third of pip's time, and reads none of pip's settings.
-export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
-export UV_HTTP_TIMEOUT ?= 180
 # What one process of the tests has compiled, the next need not compile.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -59,10 +56,15 @@ torture: .venv/done
 	.venv-demo/bin/pip install -q -c constraints.txt -e ".[local]"
 	touch $@
 
+# uv installs the many packages of the tests in a third of pip's time. It reads none of pip's settings: these two are
+# told to it, and where it cannot go on pip does it.
 .venv/done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install -q uv
-	.venv/bin/uv pip install -q --python .venv -c constraints.txt -e ".[dev]" \
+	links="$${PIP_FIND_LINKS:-$$(.venv/bin/pip config get global.find-links 2> /dev/null)}"; \
+	index="$${PIP_INDEX_URL:-$$(.venv/bin/pip config get global.index-url 2> /dev/null)}"; \
+	UV_HTTP_TIMEOUT=180 .venv/bin/uv pip install -q --python .venv $${links:+--find-links "$$links"} \
+	$${index:+--default-index "$$index"} -c constraints.txt -e ".[dev]" \
 	|| .venv/bin/pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
 
