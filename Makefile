@@ -63,7 +63,7 @@ torture: .venv/done
 	.venv/bin/pip install -q uv
 	links="$${PIP_FIND_LINKS:-$$(.venv/bin/pip config get global.find-links 2> /dev/null)}"; \
 	index="$${PIP_INDEX_URL:-$$(.venv/bin/pip config get global.index-url 2> /dev/null)}"; \
-	UV_HTTP_TIMEOUT=180 .venv/bin/uv pip install -q --python .venv $${links:+--find-links "$$links"} \
+	UV_HTTP_TIMEOUT=180 .venv/bin/uv pip install -q --system-certs --python .venv $${links:+--find-links "$$links"} \
 	$${index:+--default-index "$$index"} -c constraints.txt -e ".[dev]" \
 	|| .venv/bin/pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
