@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from math import inf
 
 from tpo_core.config import TPOConfig
 from tpo_core.drivers.adaptive import AdaptiveLimit
@@ -87,7 +88,7 @@ class Engine:
         self._metered: dict[int, Metered] = {}
         self._going: dict[int, tuple[Admitted, Answers]] = {}
         self._receipts: deque[Receipt[None]] = deque()
-        self._doubtful: list[tuple[Answers, Trajectory | Exception, Exception]] = []
+        self._doubtful: list[_Doubt] = []
         self._limit = AdaptiveLimit(limit)
 
     async def answer(self, items: Iterable[Item]) -> AsyncGenerator[Ended, None]:
@@ -117,7 +118,7 @@ class Engine:
             if alarm is not None:
                 alarm.cancel()
         if self._doubtful and not self.tally.done:
-            raise self._doubtful[0][2]
+            raise self._doubtful[0].trouble
         self._clear()
         await self._settle(0)
 
@@ -167,10 +168,10 @@ class Engine:
             raise result
         if (trouble := _trouble(result)) is None:
             if isinstance(result, Trajectory):
-                self._clear()
+                self._clear(self.tally.answered)
             self._keep(answers, result)
         else:
-            self._doubtful.append((answers, result, trouble))
+            self._doubtful.append(_Doubt(answers, result, trouble, self.tally.clock()))
             if len(self._doubtful) >= IN_A_ROW:
                 raise trouble
         return Ended(query, result)
@@ -183,16 +184,34 @@ class Engine:
             self._receipts.append(answers.fail(result))
             self.tally.fail()
 
-    def _clear(self) -> None:
-        """Let what befell queries be their own: another one has ended well."""
-        for answers, result, _ in self._doubtful:
-            self._keep(answers, result)
-        self._doubtful.clear()
+    def _clear(self, answered: float = inf) -> None:
+        """Let what befell queries be their own: another one has ended well.
+
+        Args:
+            answered: When a request went out that a model has answered. A query that failed by a model since then stays
+                in doubt: the other may have had its answers before the model was gone.
+        """
+        certain = [
+            doubt for doubt in self._doubtful if isinstance(doubt.trouble, RewardError) or doubt.since < answered
+        ]
+        self._doubtful = [each for each in self._doubtful if each not in certain]
+        for each in certain:
+            self._keep(each.answers, each.result)
 
     async def _settle(self, most: int) -> None:
         """Wait for commits, but for the latest."""
         while len(self._receipts) > most or (self._receipts and self._receipts[0].settled):
             await self._receipts.popleft()
+
+
+@dataclass(frozen=True, eq=False)
+class _Doubt:
+    """A query that failed by what may befall every other, too."""
+
+    answers: Answers
+    result: Trajectory | Exception
+    trouble: Exception
+    since: float
 
 
 _TROUBLES: Mapping[str, type[Exception]] = {

@@ -58,6 +58,8 @@ class Tally:
     limit: int | None = None
     """Most requests at once, as it is now."""
     requests_out: int = 0
+    answered: float = float("-inf")
+    """When, on the clock, the latest request went out that a model has answered."""
     on_their_way: int = 0
     """Queries that have begun and not ended."""
     first_best: float = 0.0
@@ -129,8 +131,10 @@ class Tally:
     def request(self) -> Iterator[None]:
         """Count a request while it is out."""
         self.requests_out += 1
+        sent = self.clock()
         try:
             yield
+            self.answered = max(self.answered, sent)
         finally:
             self.requests_out -= 1
 
