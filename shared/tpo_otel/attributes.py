@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from tpo_core.config import TPOConfig
+from tpo_core.drivers.tracing import outcome
 from tpo_core.errors import InvalidInputError
 from tpo_core.loop.effects import Generate, Progress
 from tpo_core.masking import hide
@@ -147,20 +148,15 @@ def of_trajectory(trajectory: Trajectory, texts: bool) -> Attributes:
     best, usage = trajectory.best_or_none, trajectory.usage
     told: Attributes = {
         "tpo.candidates": len(trajectory.candidates),
-        "tpo.stop_reason": trajectory.stop_reason,
-        "tpo.calls": usage.calls,
         "tpo.requests": usage.requests,
-        "tpo.usage.input_tokens": usage.prompt_tokens,
-        "tpo.usage.output_tokens": usage.completion_tokens,
         "tpo.usage.estimated": usage.estimated,
-        **_of_best("tpo.reward", best),
-        **_of_best("tpo.initial_reward", trajectory.initial_best),
+        **outcome(trajectory),
     }
     if failures := [c.failure.reason for c in trajectory.failures if c.failure is not None]:
         told["tpo.failures"] = failures
     if best is None:
         return told
-    told |= {"tpo.gain": trajectory.gain, "tpo.best.step": best.step}
+    told["tpo.best.step"] = best.step
     if best.index in trajectory.gold:
         told["tpo.gold_reward"] = trajectory.gold[best.index]
     if texts:

@@ -17,6 +17,7 @@ from typing import get_args
 import dspy
 import pytest
 from langsmith import run_trees, utils
+from scripts import script
 
 from langsmith_server import LangSmithServer
 from tpo_core.trajectory import StopReason
@@ -150,11 +151,7 @@ def test_links_between_pages_lead_somewhere():
 
 
 def test_the_tables_of_results_are_made_from_the_stored_answers() -> None:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import real_policy
-    finally:
-        sys.path.pop(0)
+    real_policy = script("real_policy")
     page = (ROOT / "docs" / "results.md").read_text()
     results = sorted((ROOT / "benchmarks" / "results").glob("*.xz"))
     tables = [real_policy.table(path, markdown=True) for path in results]

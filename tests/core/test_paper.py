@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import combinations, product
 from pathlib import Path
 from types import ModuleType
@@ -10,18 +9,14 @@ from types import ModuleType
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from scripts import script
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def numbers() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import paper_numbers
-    finally:
-        sys.path.pop(0)
-    return paper_numbers
+    return script("paper_numbers")
 
 
 def test_the_tables_beside_the_paper_are_made_from_the_stored_answers(numbers: ModuleType) -> None:

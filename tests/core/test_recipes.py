@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from benchmark_rows import ROWS
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from scripts import script
 
 from tpo_core.cli.main import _parser, main
 from tpo_core.report.cost import parameters
@@ -31,12 +31,7 @@ POLICIES = {
 
 @pytest.fixture(scope="module")
 def made() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import recipes
-    finally:
-        sys.path.pop(0)
-    return recipes
+    return script("recipes")
 
 
 @pytest.fixture(params=POLICIES)

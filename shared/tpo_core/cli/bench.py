@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from tpo_core.cli.options import add_models, add_search, config_of, log
 from tpo_core.cli.run import add_whole, answer, check_numbers, count_prompts, find_models, stop_on_sigterm
 from tpo_core.cli.run_models import RETRIES, Closing
-from tpo_core.cli.text import clean
+from tpo_core.cli.text import clean, reward_name
 from tpo_core.config import TPOConfig
 from tpo_core.errors import InvalidInputError
-from tpo_core.masking import public
 from tpo_core.writing import replacing
 
 if TYPE_CHECKING:
@@ -165,7 +164,7 @@ def _score(args: Namespace, folder: BenchFolder) -> None:
         with Closing(find_reward(args.gold, judge=lambda: named(args.model), named=named)) as gold:
             gold.check()
             for each in made:
-                score_gold(each, gold, public(args.gold) if "://" in args.gold else args.gold)
+                score_gold(each, gold, reward_name(args.gold))
 
 
 async def _judge(made: Sequence[Made], judge: RefusalJudge) -> None:

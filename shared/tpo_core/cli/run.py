@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from tpo_core.cli.live import Live
 from tpo_core.cli.options import add_models, add_search, config_of, log
-from tpo_core.cli.text import clean
+from tpo_core.cli.text import clean, reward_name
 from tpo_core.config import TPOConfig
 from tpo_core.errors import InvalidInputError
-from tpo_core.masking import public
 from tpo_core.models.policy import ChatModel
 from tpo_core.threads import AT_ONCE
 
@@ -261,7 +260,7 @@ def _settings(args: argparse.Namespace, models: RunModels | RayModels, config: T
     return {
         "model": models.model.name,
         **{name: value for name, value in named.items() if value is not None},
-        "reward": public(args.reward) if "://" in args.reward else args.reward,
+        "reward": reward_name(args.reward),
         **{
             f.name: value
             for f in dataclasses.fields(config)

@@ -19,10 +19,9 @@ from tpo_core.cli.live import Live
 from tpo_core.cli.options import BRIEF, EMBEDDED, log
 from tpo_core.cli.run import stop_on_sigterm
 from tpo_core.cli.run_models import RunModels
-from tpo_core.cli.text import clean
+from tpo_core.cli.text import clean, reward_name
 from tpo_core.config import TPOConfig
 from tpo_core.errors import InvalidInputError
-from tpo_core.masking import public
 
 if TYPE_CHECKING:
     from tpo_core.models.policy import Policy
@@ -117,7 +116,7 @@ def _parts(args: argparse.Namespace, opened: ExitStack) -> _Parts:
         items = [_brief(each) for each in items]
     named = {"critic": args.critic, "editor": args.editor, "system": args.system}
     names = {name: value for name, value in named.items() if value is not None}
-    names |= {"model": models.model.name, "reward": public(args.reward) if "://" in args.reward else args.reward}
+    names |= {"model": models.model.name, "reward": reward_name(args.reward)}
     return _Parts(models.policy, models.reward, names, items, TPOConfig(**settings))
 
 

@@ -7,7 +7,9 @@ import logging
 import re
 from typing import Any
 
-__all__ = ["CleanFormatter", "clean", "json_line"]
+from tpo_core.masking import public
+
+__all__ = ["CleanFormatter", "clean", "json_line", "reward_name"]
 
 # C0 and C1 controls but for newline and tab, which start terminal commands; marks that reorder or annotate text; and
 # halves of surrogate pairs, which no terminal takes
@@ -47,3 +49,13 @@ class CleanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Format, and drop what the terminal would obey."""
         return clean(super().format(record))
+
+
+def reward_name(given: str) -> str:
+    """Return what ``--reward`` or ``--gold`` names, an address without what is secret in it.
+
+    Example:
+        >>> reward_name("http://me:secret@host/v1"), reward_name("judge")
+        ('http://host/v1', 'judge')
+    """
+    return public(given) if "://" in given else given

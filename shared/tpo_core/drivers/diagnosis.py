@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from tpo_core.config.experience import Evidence
-from tpo_core.loop.estimates import spread_of, value_of_updates
+from tpo_core.loop.estimates import interval, spread_of, value_of_updates
 from tpo_core.loop.learning import shown
 from tpo_core.report.moments import Share
 from tpo_core.trajectory import Trajectory
@@ -16,7 +14,6 @@ __all__ = ["Diagnosis"]
 FEW = 4
 """Critiques below which their regression is left unsaid: it would be the prior's."""
 _NOT_THE_POLICY_S: tuple[FailureReason, ...] = ("deadline", "error", "missing", "unscored")
-Z = 1.96
 
 
 class Diagnosis:
@@ -70,5 +67,5 @@ class Diagnosis:
 
 
 def _span(mean: float, variance: float) -> str:
-    half = Z * math.sqrt(max(0.0, variance))
-    return f"{mean:.2f} ({mean - half:.2f} to {mean + half:.2f})"
+    low, high = interval(mean, variance)
+    return f"{mean:.2f} ({low:.2f} to {high:.2f})"

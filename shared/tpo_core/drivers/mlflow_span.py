@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tpo_core.drivers.tracing import outcome
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Reward
 
@@ -36,19 +37,8 @@ def note_rewards(reward_model: str, rewards: Sequence[Reward], span_name: str) -
 
 def note_outcome(trajectory: Trajectory) -> None:
     """Put reward, initial reward, gain, calls, tokens and stop reason on the current span, the refinement's."""
-    if "mlflow" not in sys.modules:
-        return
-    best, initial = trajectory.best_or_none, trajectory.initial_best
-    told = {
-        "tpo.reward": None if best is None else best.reward,
-        "tpo.initial_reward": None if initial is None else initial.reward,
-        "tpo.gain": None if best is None else trajectory.gain,
-        "tpo.calls": trajectory.usage.calls,
-        "tpo.usage.input_tokens": trajectory.usage.prompt_tokens,
-        "tpo.usage.output_tokens": trajectory.usage.completion_tokens,
-        "tpo.stop_reason": trajectory.stop_reason,
-    }
-    _note({name: value for name, value in told.items() if value is not None})
+    if "mlflow" in sys.modules:
+        _note(outcome(trajectory))
 
 
 def _note(attributes: Mapping[str, Any], span_name: str | None = None) -> None:

@@ -17,7 +17,17 @@ from tpo_core.rewards.base import RewardModel
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Completion, Pair, Prompt, Reward
 
-__all__ = ["UNTRACED", "QueryTrace", "ScoringPart", "Traced", "Tracer", "scored_together", "trace_with", "traced_query"]
+__all__ = [
+    "UNTRACED",
+    "QueryTrace",
+    "ScoringPart",
+    "Traced",
+    "Tracer",
+    "outcome",
+    "scored_together",
+    "trace_with",
+    "traced_query",
+]
 
 T_contra = TypeVar("T_contra", contravariant=True)
 
@@ -87,6 +97,21 @@ _tracers: list[Tracer] = []
 def trace_with(tracer: Tracer | None) -> None:
     """Trace every query that starts from now on with this tracer, in the place of another; None traces no more."""
     _tracers[:] = [] if tracer is None else [tracer]
+
+
+def outcome(trajectory: Trajectory) -> dict[str, float | int | str]:
+    """Return what a query came to as attributes of a span; what there is none of is left out."""
+    best, initial, usage = trajectory.best_or_none, trajectory.initial_best, trajectory.usage
+    told = {
+        "tpo.reward": None if best is None else best.reward,
+        "tpo.initial_reward": None if initial is None else initial.reward,
+        "tpo.gain": None if best is None else trajectory.gain,
+        "tpo.calls": usage.calls,
+        "tpo.usage.input_tokens": usage.prompt_tokens,
+        "tpo.usage.output_tokens": usage.completion_tokens,
+        "tpo.stop_reason": trajectory.stop_reason,
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def traced_query(query: Prompt, config: TPOConfig, place: int) -> QueryTrace:

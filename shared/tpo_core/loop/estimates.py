@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from tpo_core.config.experience import Evidence
 
-__all__ = ["TAILS", "Value", "log_spread_error", "query_spread", "spread_of", "value_of_updates"]
+__all__ = ["TAILS", "Value", "Z", "interval", "log_spread_error", "query_spread", "spread_of", "value_of_updates"]
 
+Z = 1.96
+"""Standard deviations that a 95 % interval reaches to either side."""
 TAILS = 5
 """Degrees of freedom of fresh samples: heavier than a normal's, so that a lucky sample is not ruled out."""
 PRIOR_WEIGHT = 4.0
@@ -45,6 +47,12 @@ class Value:
     def sd(self, x: float) -> float:
         """Return how uncertain that expectation is."""
         return math.sqrt(max(0.0, self.beta_var * x * x + 2 * x * self.covariance + self.delta_var))
+
+
+def interval(mean: float, variance: float) -> tuple[float, float]:
+    """Return the ends of a normal's 95 % interval."""
+    half = Z * math.sqrt(max(0.0, variance))
+    return mean - half, mean + half
 
 
 def spread_of(evidence: Evidence) -> float | None:

@@ -54,7 +54,7 @@ class Share:
         share, z2 = count / of, _Z * _Z
         middle = (share + z2 / (2 * of)) / (1 + z2 / of)
         half = _Z * math.sqrt(share * (1 - share) / of + z2 / (4 * of * of)) / (1 + z2 / of)
-        return cls(count, of, share, max(0.0, middle - half), min(1.0, middle + half))
+        return cls(count, of, share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
 
 
 @dataclass

@@ -17,14 +17,13 @@ from typing import Any, Literal
 
 from tpo_core.config import TPOConfig
 from tpo_core.config.experience import Cost, Evidence, Experience
-from tpo_core.loop.estimates import Value, spread_of, value_of_updates
+from tpo_core.loop.estimates import Value, Z, interval, spread_of, value_of_updates
 from tpo_core.loop.planner import Costs, Outlook, best_split, gain
+from tpo_core.report.moments import Share
 from tpo_core.studies.intervals import Estimate
 
-__all__ = ["Check", "Estimate", "Verdict", "check", "probe", "wilson"]
+__all__ = ["Check", "Estimate", "Verdict", "check", "probe"]
 
-Z = 1.96
-"""Standard deviations that a 95 % interval reaches to either side."""
 MARGIN = 0.1
 """Spreads of fresh samples by which updates must be ahead of best-of-N to be worth it."""
 PARENT = 1.0
@@ -104,21 +103,6 @@ def check(evidence: Evidence, queries: int, *, prompt_price: float = 1.0, scorin
         {"bon": plans.bon(), "paper": plans.paper()[0], "adaptive": plans.adaptive()},
         _verdict(evidence, s, plans),
     )
-
-
-def wilson(successes: int, trials: int) -> Estimate:
-    """Return a share with its Wilson score interval.
-
-    Example:
-        >>> share = wilson(9, 10)
-        >>> share.value, round(share.low, 3), round(share.high, 3)
-        (0.9, 0.596, 0.982)
-    """
-    share, weight = successes / trials, Z * Z / trials
-    middle = share + weight / 2
-    half = math.sqrt(share * (1 - share) * weight + weight * weight / 4)
-    ends = [(middle + sign * half) / (1 + weight) for sign in (-1, 1)]
-    return Estimate(share, max(0.0, min(share, ends[0])), min(1.0, max(share, ends[1])))
 
 
 def _verdict(evidence: Evidence, s: float | None, plans: _Plans) -> Verdict:
@@ -222,12 +206,14 @@ def _tokens(cost: Cost) -> float:
 
 
 def _usable(cost: Cost) -> Estimate | None:
-    return wilson(min(cost.usable, cost.asked), cost.asked) if cost.asked else None
+    found = Share.build(min(cost.usable, cost.asked), cost.asked)
+    if found.share is None or found.low is None or found.high is None:
+        return None
+    return Estimate(found.share, found.low, found.high)
 
 
 def _normal(mean: float, variance: float) -> Estimate:
-    half = Z * math.sqrt(max(0.0, variance))
-    return Estimate(mean, mean - half, mean + half)
+    return Estimate(mean, *interval(mean, variance))
 
 
 def _spread(s: float, degrees: int) -> Estimate:

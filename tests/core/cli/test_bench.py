@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from benchmark_rows import ROWS
-from environment import forget_models
 
 from loopback import LoopbackServer
 from tpo_core.cli.main import main
@@ -23,14 +22,12 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(folder: Path) -> Path:
     """Work in a folder of one's own, with a reward and a copy of each benchmark in it."""
-    forget_models(monkeypatch)
-    monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text("def length(prompt, response):\n    return float(sum(map(ord, response)))\n")
     for name, rows in ROWS.items():
         Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return tmp_path
+    return folder
 
 
 def bench(server: LoopbackServer | None, *names: str, options: tuple[str, ...] = ()) -> int:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from environment import forget_models
 
 from loopback import LoopbackServer
 from tpo_core import Experience
@@ -22,10 +21,8 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def here(folder: Path) -> None:
     """Work in a folder of one's own, with a reward in it."""
-    forget_models(monkeypatch)
-    monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text("def length(prompt, response):\n    return float(response.count('x'))\n")
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from environment import forget_models
 
 from loopback import LoopbackServer
 from tpo_core.cli.main import main
@@ -20,12 +19,10 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(folder: Path) -> Path:
     """Work in a folder of one's own, with a reward in it."""
-    forget_models(monkeypatch)
-    monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text("def length(prompt, response):\n    return float(sum(map(ord, response)))\n")
-    return tmp_path
+    return folder
 
 
 def write(*rows: Any, name: str = "prompts.jsonl") -> None:

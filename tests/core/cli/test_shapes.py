@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from environment import forget_models
 
 from loopback import LoopbackServer
 from tpo_core.cli.main import main
@@ -64,10 +63,8 @@ REFUSED = {
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def here(folder: Path) -> None:
     """Work in a folder with what the commands name, and no models in the environment."""
-    forget_models(monkeypatch)
-    monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(
         "from tpo_core.rewards import ChecksReward\nfrom tpo_core.rewards.checks import words\n"
         "def length(prompt, response):\n    return float(len(response))\n"

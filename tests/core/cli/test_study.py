@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from environment import forget_models
 
 from loopback import LoopbackServer
 from tpo_core.cli.main import main
@@ -20,10 +19,8 @@ Start = Callable[..., LoopbackServer]
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def here(folder: Path) -> None:
     """Work in a folder of one's own, with a reward and two prompts in it."""
-    forget_models(monkeypatch)
-    monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text("def length(prompt, response):\n    return float(response.count('x'))\n")
     Path("prompts.jsonl").write_text("".join(json.dumps({"prompt": f"query {n}"}) + "\n" for n in range(3)))
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tpo_core import Experience, TPOConfig
 from tpo_core.config.experience import Cost, Evidence
-from tpo_core.studies.checking import Check, check, probe, wilson
+from tpo_core.report.moments import Share
+from tpo_core.studies.checking import Check, check, probe
 from tpo_core.studies.playing import play
 from tpo_core.studies.worlds import WORLDS, World, WorldPolicy, WorldReward
 
@@ -98,5 +99,5 @@ def test_where_no_tokens_are_reported_the_budget_is_in_calls() -> None:
 
 @given(st.integers(0, 400), st.integers(1, 400))
 def test_a_share_lies_in_its_interval_and_both_between_0_and_1(successes: int, trials: int) -> None:
-    share = wilson(min(successes, trials), trials)
-    assert 0 <= share.low <= share.value <= share.high <= 1 and share.high - share.low < 1.96 / math.sqrt(trials)
+    share = Share.build(min(successes, trials), trials)
+    assert 0 <= share.low <= share.share <= share.high <= 1 and share.high - share.low < 1.96 / math.sqrt(trials)
