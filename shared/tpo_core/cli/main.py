@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import importlib.util
 import os
@@ -34,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter must not end the run
-    args = _parser().parse_args(argv)
+    if argv is None:
+        gc.set_threshold(20_000)  # looking for garbage while modules are loaded is a tenth of the start
+    args = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
     code = _run(args)
     if argv is None and any(t.name.startswith("tpo") and t is not threading.current_thread() for t in _threads()):
         sys.stdout.flush()
@@ -73,14 +76,16 @@ class _Parser(argparse.ArgumentParser):
         super().error(clean(hide(message)))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """Build the parser of the subcommand that is asked for; of all where none is, for help and errors."""
     parser = _Parser(
         prog="tpo",
         description="Test-Time Preference Optimization: align one answer to a reward while it is being produced.",
     )
     parser.add_argument("--version", action="version", version=f"tpo {_version()}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name in SUBCOMMANDS:
+    asked = [name for name in SUBCOMMANDS if argv[:1] == [name.rpartition(".")[2]]]
+    for name in asked or SUBCOMMANDS:
         if importlib.util.find_spec(name) is not None:
             module: Any = importlib.import_module(name)
             module.add_parser(subparsers)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 import threading
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -124,7 +126,8 @@ def _sync_client() -> openai.OpenAI:
 
     with _lock:
         if not _clients:
-            _clients.append(openai.OpenAI(api_key="none", http_client=openai.DefaultHttpxClient(limits=_limits())))
+            http = openai.DefaultHttpxClient(limits=_limits(), verify=_certificates())
+            _clients.append(openai.OpenAI(api_key="none", http_client=http))
         return _clients[0]
 
 
@@ -134,7 +137,7 @@ def _async_client() -> openai.AsyncOpenAI:
 
     loop = asyncio.get_running_loop()
     if loop not in _by_loop:
-        http = openai.DefaultAsyncHttpxClient(limits=_limits())
+        http = openai.DefaultAsyncHttpxClient(limits=_limits(), verify=_certificates())
         _by_loop[loop] = openai.AsyncOpenAI(api_key="none", http_client=http)
     return _by_loop[loop]
 
@@ -143,6 +146,14 @@ def _limits() -> Any:
     import httpx
 
     return httpx.Limits(max_connections=None, max_keepalive_connections=None)  # the drivers see to how many are asked
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Return what clients check servers by, read once: reading the authorities' file takes longer than a request."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def served_models(api_base: str, api_key: str | None) -> list[str]:
@@ -156,7 +167,7 @@ def served_models(api_base: str, api_key: str | None) -> list[str]:
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     with hidden_errors(api_base=api_base, api_key=api_key):
         try:
-            answer = httpx.get(f"{api_base.rstrip('/')}/models", headers=headers, timeout=10)
+            answer = httpx.get(f"{api_base.rstrip('/')}/models", headers=headers, timeout=10, verify=_certificates())
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ModelError(
                 f"no server answers at {public(api_base)} ({error}); start it, or correct its address (it usually "

@@ -321,6 +321,7 @@ def test_a_query_through_an_address_loads_no_library_that_it_does_without(loopba
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     loaded = set(shown.splitlines()[-1].split())
     heavy = {"dspy", "litellm", "langchain_core", "openai.resources", "torch", "transformers", "numpy", "xllamacpp"}
+    heavy |= {"tpo_core.report.page", "tpo_core.cli.run", "tpo_core.cli.study"}
     assert "openai.types" in loaded and not heavy & loaded
     assert len(loaded) < 1900  # it was 3,100 with DSPy and all of OpenAI's client
 
