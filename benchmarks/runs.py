@@ -103,15 +103,15 @@ def timed(url: str, count: int, folder: str, args: argparse.Namespace) -> tuple[
 
 async def ask(url: str, asked: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> tuple[float, float]:
     """Make bare requests; returns how many a second, and the milliseconds of processor time of each."""
-    client, left = openai.AsyncOpenAI(base_url=url, api_key="none"), iter(asked)
+    left, count = iter(asked), len(asked)
+    async with openai.AsyncOpenAI(base_url=url, api_key="none") as client:
 
-    async def one_after_the_other() -> None:
-        for request in left:
-            await client.chat.completions.create(**request)
+        async def one_after_the_other() -> None:
+            for request in left:
+                await client.chat.completions.create(**request)
 
-    began, cpu = time.perf_counter(), time.process_time()
-    await asyncio.gather(*(one_after_the_other() for _ in range(args.max_concurrency)))
-    count = len(asked)
+        began, cpu = time.perf_counter(), time.process_time()
+        await asyncio.gather(*(one_after_the_other() for _ in range(args.max_concurrency)))
     return count / (time.perf_counter() - began), 1e3 * (time.process_time() - cpu) / count
 
 

@@ -11,7 +11,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -37,9 +37,10 @@ class Receipt(Generic[T]):
     Who stops waiting does not call back what was handed in.
     """
 
-    __slots__ = ("_gate", "_lock", "_outcome", "_waiting")
+    __slots__ = ("_gate", "_lock", "_outcome", "_waiting", "_wake")
 
-    def __init__(self) -> None:
+    def __init__(self, wake: Callable[[], None] = lambda: None) -> None:
+        self._wake = wake  # the writer, which may sleep until this turn of the event loop is over
         self._lock = threading.Lock()
         self._gate = threading.Lock()  # held until then; who waits takes it and lets it go, one after the other
         self._gate.acquire()
@@ -60,6 +61,8 @@ class Receipt(Generic[T]):
 
     def wait(self) -> T:
         """Return the outcome, or raise what the job or the commit raised."""
+        if not self._outcome:
+            self._wake()
         with self._gate:
             return self._opened()
 
@@ -106,7 +109,9 @@ class Writer:
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         """Start the thread; it does not outlive the process."""
         self._db, self._path = db, path
-        self._jobs: queue.SimpleQueue[tuple[Job[Any], Receipt[Any]] | None] = queue.SimpleQueue()
+        self._jobs: deque[tuple[Job[Any], Receipt[Any]]] = deque()
+        self._wakings: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._turn: asyncio.AbstractEventLoop | None = None  # which will wake the writer when its turn is over
         self._open, self._broken = True, cast("StoreError | None", None)
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="tpo-store", daemon=True)
@@ -118,41 +123,50 @@ class Writer:
         Raises:
             StoreError: The writer is closed.
         """
-        receipt: Receipt[T] = Receipt()
+        receipt: Receipt[T] = Receipt(self._wake)
         with self._lock:
             if not self._open:
                 raise StoreError(f"{self._path} is closed")
-            self._jobs.put((job, receipt))
+            self._jobs.append((job, receipt))
+        self._wake_in_turn()
         return receipt
 
     def close(self) -> None:
         """Commit what was handed in, fold the log into the file and close it."""
         with self._lock:
-            if self._open:
-                self._open = False
-                self._jobs.put(None)
+            self._open = False
+        self._wake()
         self._thread.join()
 
+    def _wake(self) -> None:
+        self._turn = None
+        if self._wakings.empty():
+            self._wakings.put(None)
+
+    def _wake_in_turn(self) -> None:
+        """Wake the writer: now, or once a turn where an event loop runs in this thread."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._wake()
+        else:
+            if self._turn is not loop:
+                self._turn = loop
+                loop.call_soon(self._wake)
+
     def _run(self) -> None:
-        while (group := self._group()) is not None:
+        while group := self._group():
             self._commit(group)
         with suppress(sqlite3.Error):  # a reader may hold the log; the next one to open the file folds it in
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         with suppress(sqlite3.Error):
             self._db.close()
 
-    def _group(self) -> list[tuple[Job[Any], Receipt[Any]]] | None:
-        """Wait for a job, and take what has gathered behind it; None at the end."""
-        first = self._jobs.get()
-        if first is None:
-            return None
-        group = [first]
-        with suppress(queue.Empty):
-            while len(group) < MOST and (more := self._jobs.get_nowait()) is not None:
-                group.append(more)
-            if len(group) < MOST:
-                self._jobs.put(None)  # the end was reached: find it again after this commit
-        return group
+    def _group(self) -> list[tuple[Job[Any], Receipt[Any]]]:
+        """Return what has gathered, waiting for something; nothing at the end."""
+        while not self._jobs and self._open:
+            self._wakings.get()
+        return [self._jobs.popleft() for _ in range(min(MOST, len(self._jobs)))]
 
     def _commit(self, group: list[tuple[Job[Any], Receipt[Any]]]) -> None:
         outcomes: list[Any] = []
