@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tpo_core.errors import InvalidInputError
-from tpo_core.writing import replacing
 
 if TYPE_CHECKING:
     from tpo_core.studies.plans import Difference, Row
@@ -20,6 +18,7 @@ __all__ = ["run_plans"]
 
 def run_plans(args: argparse.Namespace) -> int:
     """Play the plans, print the table and the verdicts; returns the exit code."""
+    from tpo_core.studies.output import write_rows
     from tpo_core.studies.plans import study_plans
     from tpo_core.studies.worlds import WORLDS
 
@@ -39,7 +38,7 @@ def run_plans(args: argparse.Namespace) -> int:
         rows.append(row)
     sys.stdout.write(_FOOT + _verdicts(rows))
     if args.csv:
-        _write(args.csv, rows)
+        write_rows(args.csv, [_flat(row) for row in rows])
     if args.png:
         _draw(args.png, rows)
     return 0
@@ -82,14 +81,6 @@ def _verdicts(rows: Sequence[Row]) -> str:
     return "\n".join(["The adaptive plan must be", *lines, foot]) + "\n"
 
 
-def _write(path: str, rows: list[Row]) -> None:
-    with replacing(path, "--csv") as file:
-        table = csv.writer(file, lineterminator="\n")
-        flat = [_flat(row) for row in rows]
-        table.writerow(flat[0])
-        table.writerows(each.values() for each in flat)
-
-
 def _flat(row: Row) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in asdict(row).items():
@@ -98,11 +89,9 @@ def _flat(row: Row) -> dict[str, Any]:
 
 
 def _draw(path: str, rows: list[Row]) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InvalidInputError('--png needs matplotlib: pip install "tpo[plot]"') from error
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    from tpo_core.studies.output import new_figure
+
+    figure = new_figure()
     ax = figure.subplots()
     for place, arm in enumerate(("bon", "paper", "adaptive")):
         ax.bar([n + 0.27 * (place - 1) for n in range(len(rows))], [getattr(r, arm) for r in rows], 0.25, label=arm)

@@ -190,9 +190,7 @@ def find_models(args: argparse.Namespace, opened: ExitStack) -> RunModels | RayM
     if args.engine == "ray":
         from tpo_core.cli.run_ray import RayModels
 
-        models = RayModels(args, opened)
-        stop_on_sigterm(opened)  # Ray has put something else in its place
-        return models
+        return RayModels(args, opened)
     from tpo_core.cli.run_models import RunModels
 
     here = RunModels(args, opened)

@@ -91,12 +91,13 @@ _NOTHING: AbstractContextManager[Callable[[object], None]] = nullcontext(_ignore
 
 UNTRACED: QueryTrace = _Untraced()
 
-_tracers: list[Tracer] = []
+_tracer: Tracer | None = None
 
 
 def trace_with(tracer: Tracer | None) -> None:
     """Trace every query that starts from now on with this tracer, in the place of another; None traces no more."""
-    _tracers[:] = [] if tracer is None else [tracer]
+    global _tracer
+    _tracer = tracer
 
 
 def outcome(trajectory: Trajectory) -> dict[str, float | int | str]:
@@ -116,9 +117,7 @@ def outcome(trajectory: Trajectory) -> dict[str, float | int | str]:
 
 def traced_query(query: Prompt, config: TPOConfig, place: int) -> QueryTrace:
     """Begin to trace a query where somebody traces."""
-    for tracer in _tracers:
-        return tracer.query(query, config, place)
-    return UNTRACED
+    return UNTRACED if _tracer is None else _tracer.query(query, config, place)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import html
 import io
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tpo_core.errors import InvalidInputError
 from tpo_core.studies.arms import NONE, Study
 from tpo_core.studies.intervals import Estimate
+from tpo_core.studies.output import new_figure, write_rows
 from tpo_core.studies.scaling import Point
 from tpo_core.writing import replacing
 
@@ -69,11 +69,7 @@ def cells(point: Point) -> list[str]:
 
 def write_csv(path: str, points: Sequence[Point]) -> None:
     """Write one line per point; an interval's ends in columns of their own."""
-    with replacing(path, "--csv") as file:
-        table = csv.writer(file, lineterminator="\n")
-        rows = [_flat(asdict(point)) for point in points]
-        table.writerow(rows[0])
-        table.writerows(row.values() for row in rows)
+    write_rows(path, [_flat(asdict(point)) for point in points])
 
 
 def write_png(path: str, study: Study, points: Sequence[Point]) -> None:
@@ -82,11 +78,7 @@ def write_png(path: str, study: Study, points: Sequence[Point]) -> None:
     Raises:
         InvalidInputError: matplotlib is not installed.
     """
-    try:
-        figure = draw(study, points)
-    except ImportError as error:
-        raise InvalidInputError('--png needs matplotlib: pip install "tpo[plot]"') from error
-    figure.savefig(path, format="png", dpi=110)
+    draw(study, points).savefig(path, format="png", dpi=110)
 
 
 def write_html(path: str, title: str, about: str, study: Study, points: Sequence[Point], notes: Sequence[str]) -> None:
@@ -106,10 +98,12 @@ def write_html(path: str, title: str, about: str, study: Study, points: Sequence
 
 
 def draw(study: Study, points: Sequence[Point]) -> Figure:
-    """Return the figure: what the study shows by round, or by arm; needs matplotlib."""
-    from matplotlib.figure import Figure
+    """Return the figure: what the study shows by round, or by arm.
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    Raises:
+        InvalidInputError: matplotlib is not installed.
+    """
+    figure = new_figure()
     ax = figure.subplots()
     if study.by_round:
         _draw_rounds(ax, study, points)
@@ -151,7 +145,7 @@ def _draw_arms(ax: Any, points: Sequence[Point]) -> None:
 def _picture(study: Study, points: Sequence[Point]) -> str:
     try:
         figure = draw(study, points)
-    except ImportError:
+    except InvalidInputError:
         return ""
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110)

@@ -54,19 +54,28 @@ def connected(address: str | None = None, *, cpus: int | None = None) -> Iterato
         return
     address = address or os.environ.get("RAY_ADDRESS")
     own = {} if address else {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": LEAST_STORE}
-    mine = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM) if mine else None  # Ray puts its own in its place
-    for left in reversed(range(1 if address else STARTS)):
-        try:
-            ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **own)
-            break
-        except Exception as error:
-            if not left:
-                where = f"the Ray cluster at {address} cannot be reached" if address else "Ray does not start here"
-                raise ModelError(f"{where}: {type(error).__name__}: {error}") from error
+    with _own_sigterm():
+        for left in reversed(range(1 if address else STARTS)):
+            try:
+                ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **own)
+                break
+            except Exception as error:
+                if not left:
+                    where = f"the Ray cluster at {address} cannot be reached" if address else "Ray does not start here"
+                    raise ModelError(f"{where}: {type(error).__name__}: {error}") from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what the process does at a SIGTERM: Ray's start puts something else in its place."""
+    mine = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM) if mine else None
+    try:
+        yield
+    finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
