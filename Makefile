@@ -10,8 +10,10 @@ unexport PYTHONDONTWRITEBYTECODE
 # The reward counts what a reader can check by eye; `make demo REWARD=judge` has the model judge itself.
 REWARD ?= recipes/table.py:checks
 QUERY ?= How do I take care of a wooden table?
+# So small a model follows its critic in two of the seeds 1 to 4; this is one of the two. `make demo SEED=1` is another.
+SEED ?= 4
 demo: .venv-demo/done
-	.venv-demo/bin/tpo ask "$(QUERY)" --reward $(REWARD)
+	.venv-demo/bin/tpo ask "$(QUERY)" --reward $(REWARD) --seed $(SEED) --deadline 300
 
 # Two halves beside each other, for two cores; `pytest` alone runs all, one after the other.
 HALF = $(addprefix tests/core/,cli drivers loop models prompts report studies test_notebook.py) tests/dspy
