@@ -48,10 +48,11 @@ docs: .venv-docs/done
 bench: .venv/done
 	.venv/bin/python benchmarks/rewards.py
 
-# Tries to break it: a table of what was tried, and how often it failed. SHARE=0.01 is a hundredth of it.
+# Tries to break it: a table of what was tried, and how often it failed. SHARE=0.01 is a hundredth of it; OUT=FILE.md
+# keeps the table, and PNG=FILE.png what the soak measured.
 SHARE ?= 1
 torture: .venv/done
-	.venv/bin/python tests/torture --share $(SHARE)
+	.venv/bin/python tests/torture --share $(SHARE) $(if $(OUT),--output $(OUT)) $(if $(PNG),--png $(PNG))
 
 .venv-demo/done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-demo

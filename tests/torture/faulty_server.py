@@ -1,10 +1,15 @@
-"""An OpenAI-compatible server on loopback that fails in the ways in which servers fail, by a seed."""
+"""An OpenAI-compatible server on loopback that fails in the ways in which servers fail, by a seed.
+
+As a process of its own it never fails, prints its address, and ends when its standard input does.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import random
+import re
+import sys
 import threading
 from collections import Counter
 from concurrent.futures import Future
@@ -20,6 +25,10 @@ KINDS = (
     "hostile", "surrogate", "odd header",
 )  # fmt: skip
 """Kinds of faults, each as likely as the other."""
+
+
+_FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]")
+"""The name of a field in DSPy's prompts."""
 
 
 class FaultyServer:
@@ -87,14 +96,15 @@ class FaultyServer:
         body = await reader.readexactly(int(lengths[0].split(b":")[1])) if lengths else b""
         if head.startswith(b"GET"):
             return _send(writer, 200, {"object": "list", "data": [{"id": "smol", "object": "model"}]})
-        n = json.loads(body).get("n") or 1
+        request = json.loads(body)
+        n = request.get("n") or 1
         if n > 1 and self._refuses_n:
             return _send(writer, 400, {"error": {"message": "n must be 1", "param": "n"}})
         kind = self._random.choice(self._kinds) if self._random.random() < self._faulty else "none of these"
         self.seen[kind] += 1
-        return await self._answer(kind, n, writer)
+        return await self._answer(kind, n, _FIELD.findall(str(request["messages"][-1])), writer)
 
-    async def _answer(self, kind: str, n: int, writer: asyncio.StreamWriter) -> bool:
+    async def _answer(self, kind: str, n: int, fields: list[str], writer: asyncio.StreamWriter) -> bool:
         if kind.isdigit():
             return _send(writer, int(kind), {"error": {"message": "scheduled"}}, "Retry-After: 0.01\r\n")
         if kind == "dropped":
@@ -114,20 +124,22 @@ class FaultyServer:
             return _send(writer, 200, "<html><script>alert(1)</script></html>", kind="text/html")
         if kind in ("no json", "a list", "an empty object"):
             return _send(writer, 200, {"no json": "{'choices'", "a list": "[1, 2]", "an empty object": "{}"}[kind])
-        return _send(writer, 200, self._completion(kind, n))
+        return _send(writer, 200, self._completion(kind, n, fields))
 
-    def _completion(self, kind: str, n: int) -> Any:
+    def _completion(self, kind: str, n: int, fields: list[str]) -> Any:
         count = self._random.randrange(n + 3) if kind == "other count" else 0 if kind == "no choices" else n
         tokens = {"prompt_tokens": 20, "completion_tokens": 10 * count, "total_tokens": 20 + 10 * count}
         return {
             "id": "1", "object": "chat.completion", "created": 0, "model": "smol",
-            "choices": [self._choice(kind, place) for place in range(count)],
+            "choices": [self._choice(kind, place, fields) for place in range(count)],
             **({} if kind == "no usage" else {"usage": tokens}),
         }  # fmt: skip
 
-    def _choice(self, kind: str, place: int) -> Any:
+    def _choice(self, kind: str, place: int, fields: list[str]) -> Any:
         self._number += 1
-        text: str | None = f"An answer of some words, number {self._number}."
+        text = f"An answer of some words, number {self._number}."
+        if fields:  # DSPy names those that it wants written last
+            text = "".join(f"[[ ## {name} ## ]]\n{text}\n\n" for name in fields[-2:-1]) + "[[ ## completed ## ]]"
         message: dict[str, Any] = {"role": "assistant", "content": text}
         if kind in ("none", "refusal"):
             message |= {"content": None, **({"refusal": "I cannot"} if kind == "refusal" else {})}
@@ -145,3 +157,9 @@ def _send(writer: asyncio.StreamWriter, status: int, body: Any, more: str = "", 
     head = f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\n{more}Content-Length: {len(data)}\r\n\r\n"
     writer.write(head.encode() + data)
     return True
+
+
+if __name__ == "__main__":
+    with FaultyServer(0, 0.0) as sound:
+        print(sound.url, flush=True)
+        sys.stdin.read()

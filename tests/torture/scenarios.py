@@ -26,6 +26,8 @@ class Report:
     """Of processor time."""
     seen: Counter[str] = field(default_factory=Counter)
     """How often what happened: whoever reads it sees that what was to be tried was tried."""
+    notes: list[str] = field(default_factory=list)
+    """What else there is to say, a line each."""
 
     def __iadd__(self, other: Report) -> Report:
         """Take another part of the same scenario."""
@@ -33,13 +35,20 @@ class Report:
         self.failures += other.failures
         self.seconds += other.seconds
         self.seen += other.seen
+        self.notes += other.notes
         return self
 
     def __str__(self) -> str:
         """Write one line of the table, and below it what was seen and what failed."""
         lines = [f"{self.name:<24} {self.tried:>9,} {len(self.failures):>8,} {self.seconds:>8.0f} s"]
         lines += ["    " + ", ".join(f"{what} {count:,}" for what, count in self.seen.most_common())] * bool(self.seen)
-        return "\n".join([*lines, *(f"    {failure}" for failure in self.failures[:SHOWN])])
+        return "\n".join([*lines, *(f"    {line}" for line in (*self.notes, *self.failures[:SHOWN]))])
+
+    def row(self) -> str:
+        """Write a row of Markdown."""
+        seen = "; ".join([*(f"{what} {count:,}" for what, count in self.seen.most_common()), *self.notes])
+        cells = (self.name, f"{self.tried:,}", f"{len(self.failures):,}", f"{self.seconds:.0f} s", seen)
+        return f"| {' | '.join(cells)} |"
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,9 @@ def config_of(args: argparse.Namespace, embedded: bool) -> TPOConfig:
     return TPOConfig(**settings)
 
 
+_NOWHERE = logging.NullHandler()
+
+
 def log(verbose: bool) -> None:
     """Send the log to standard error, or nowhere."""
     if verbose:
@@ -134,4 +137,4 @@ def log(verbose: bool) -> None:
         handler.setFormatter(CleanFormatter("%(name)s: %(message)s"))
         logging.basicConfig(level=logging.INFO, handlers=[handler])
     else:
-        logging.getLogger("tpo_core").addHandler(logging.NullHandler())  # the view says what matters
+        logging.getLogger("tpo_core").addHandler(_NOWHERE)  # the view says what matters

@@ -11,12 +11,12 @@ import json
 import os
 import ssl
 import threading
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
 
 from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.masking import hidden_errors, public
@@ -88,7 +88,7 @@ class OpenAIChat(ServedChat):
         return _completions(_sync_client().post(**self._given(request)))
 
     async def _acreate(self, request: dict[str, Any]) -> list[Completion]:
-        return _completions(await _async_client().post(**self._given(request)))
+        return _completions(await (await _async_client()).post(**self._given(request)))
 
     def _key(self) -> str:
         key: str | None = self._settings["api_key"] or os.environ.get("OPENAI_API_KEY")
@@ -117,7 +117,7 @@ class OpenAIChat(ServedChat):
 
 _lock = threading.Lock()
 _clients: list[openai.OpenAI] = []  # one, once it is needed: making it takes half a second
-_by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, openai.AsyncOpenAI] = WeakKeyDictionary()
+_by_loop: dict[asyncio.AbstractEventLoop, tuple[openai.AsyncOpenAI, AsyncGenerator[None, None]]] = {}
 
 
 def _sync_client() -> openai.OpenAI:
@@ -131,15 +131,31 @@ def _sync_client() -> openai.OpenAI:
         return _clients[0]
 
 
-def _async_client() -> openai.AsyncOpenAI:
-    """Return the event loop's client: connections belong to the loop that opened them."""
+async def _async_client() -> openai.AsyncOpenAI:
+    """Return the event loop's client: connections belong to the loop that opened them, and end with it."""
     import openai
 
     loop = asyncio.get_running_loop()
     if loop not in _by_loop:
         http = openai.DefaultAsyncHttpxClient(limits=_limits(), verify=_certificates())
-        _by_loop[loop] = openai.AsyncOpenAI(api_key="none", http_client=http)
-    return _by_loop[loop]
+        client = openai.AsyncOpenAI(api_key="none", http_client=http)
+        closing = _closing(client, loop)
+        with _lock:
+            ended = [_by_loop.pop(other) for other in [*_by_loop] if other.is_closed()]
+            _by_loop[loop] = client, closing
+        del ended  # loops that nobody wound up
+        await anext(closing)
+    return _by_loop[loop][0]
+
+
+async def _closing(client: openai.AsyncOpenAI, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
+    """Close a client at the end of its loop, when ``asyncio.run`` and its like close the loop's async generators."""
+    try:
+        yield
+    finally:
+        with _lock:
+            _by_loop.pop(loop, None)
+        await client.close()
 
 
 def _limits() -> Any:

@@ -7,11 +7,17 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 __all__ = ["ConcurrencyLimit"]
 
 T = TypeVar("T")
+
+
+class _Gate:
+    """The places of one event loop, there while a call of it is under way: a semaphore would keep its loop for ever."""
+
+    def __init__(self, width: int) -> None:
+        self.places, self.users = asyncio.Semaphore(width), 0
 
 
 class ConcurrencyLimit:
@@ -30,7 +36,7 @@ class ConcurrencyLimit:
         self._stuck = stuck
         self._entered: dict[object, float] = {}  # when, by call
         self._threads = threading.Condition()
-        self._tasks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+        self._tasks: dict[asyncio.AbstractEventLoop, _Gate] = {}
 
     def __reduce__(self) -> tuple[type[ConcurrencyLimit], tuple[int]]:
         """Pickle as a new one."""
@@ -52,10 +58,18 @@ class ConcurrencyLimit:
 
     async def athrough(self, call: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
         """Call and await when there is room."""
+        loop = asyncio.get_running_loop()
         with self._threads:
-            gate = self._tasks.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._width))
-        async with gate:
-            return await call(*args, **kwargs)
+            gate = self._tasks.setdefault(loop, _Gate(self._width))
+            gate.users += 1
+        try:
+            async with gate.places:
+                return await call(*args, **kwargs)
+        finally:
+            with self._threads:
+                gate.users -= 1
+                if not gate.users:
+                    self._tasks.pop(loop, None)
 
     def _room(self) -> bool:
         late = time.monotonic() - self._stuck
