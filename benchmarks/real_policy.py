@@ -6,6 +6,11 @@
     python benchmarks/real_policy.py run judge ifeval.jsonl -o judge.jsonl.xz --model q
     python benchmarks/real_policy.py table checks.jsonl.xz judge.jsonl.xz
 
+What ``tpo check`` says of the same policy, from the prompts of the warm-up:
+
+    python benchmarks/real_policy.py prompts ifeval.jsonl --prompts 12 > prompts.jsonl
+    IFEVAL=ifeval.jsonl tpo check --prompts prompts.jsonl --reward benchmarks/real_policy.py:reward --model q
+
 ``checks``: the reward is the share of a prompt's checks that pass, and its feedback names the others. ``judge``: the
 reward is the policy's own verdict (``JudgeReward``, log-odds), without feedback; the checks are looked at afterwards.
 Reported is the share of prompts whose answer passes all checks, strictly, paired over the same prompts and seeds, with
@@ -22,12 +27,14 @@ import asyncio
 import io
 import json
 import lzma
+import os
 import random
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +98,15 @@ def runs(check: Check) -> bool:
     except (LookupError, OSError):
         return False
     return True
+
+
+@lru_cache
+def _checks(path: Path) -> dict[str, tuple[Check, ...]]:
+    return {question.prompt: question.checks for question in questions(path)}
+
+
+reward = ChecksReward(lambda pair: _checks(Path(os.environ["IFEVAL"]))[str(pair.prompt)], name="IFEval's checks")
+"""The share of a prompt's checks that pass, as ``--reward``; ``IFEVAL`` in the environment is the prompts' file."""
 
 
 def configs(tokens: int, seed: int, task: str, warm: Experience) -> dict[str, TPOConfig]:
@@ -176,14 +192,14 @@ async def measure(args: argparse.Namespace) -> None:
     warm_up, asked = every[: args.warm_up], every[args.warm_up :][: args.prompts]
     checks = {question.prompt: question.checks for question in every}
     gold = ChecksReward(lambda pair: list(checks[str(pair.prompt)]))
-    reward: Any = gold if args.task == "checks" else JudgeReward(OpenAIChat(args.model, api_base=args.api_base))
+    asked_for: Any = gold if args.task == "checks" else JudgeReward(OpenAIChat(args.model, api_base=args.api_base))
     results, places = Results(args.output), asyncio.Semaphore(args.at_once)
 
     async def one(arm: str, question: Question, seed: int, config: TPOConfig) -> dict[str, Any]:
         async with places:
             start = time.monotonic()
             try:
-                result: Trajectory | TPOError = await arun(question.prompt, policy, reward, config=config)
+                result: Trajectory | TPOError = await arun(question.prompt, policy, asked_for, config=config)
             except TPOError as error:
                 result = error
             return row(arm, question, seed, result, time.monotonic() - start)
@@ -287,12 +303,18 @@ def main() -> None:
     run.add_argument("--tokens", type=int, default=1500, help="generated tokens a prompt and arm")
     run.add_argument("--at-once", type=int, default=8, help="prompts in flight")
     run.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    asked = commands.add_parser("prompts", help="print the first prompts, one JSON object a line")
+    asked.add_argument("data", type=Path)
+    asked.add_argument("--prompts", type=int, default=32)
     shown = commands.add_parser("table")
     shown.add_argument("results", type=Path, nargs="+")
     shown.add_argument("--markdown", action="store_true")
     args = parser.parse_args()
     if args.command == "run":
         asyncio.run(measure(args))
+    elif args.command == "prompts":
+        for question in questions(args.data)[: args.prompts]:
+            print(json.dumps({"key": question.key, "prompt": question.prompt}, ensure_ascii=False))
     else:
         for path in args.results:
             print(table(path, markdown=args.markdown))

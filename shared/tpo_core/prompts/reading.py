@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tpo_core.prompts.modeltext import after_reasoning, trim, without_reasoning
-from tpo_core.prompts.sections import form_of, unecho
+from tpo_core.prompts.sections import form_of, unannounced, unecho
 from tpo_core.values import Failure
 
 if TYPE_CHECKING:
@@ -41,11 +41,14 @@ def read(signature: Signature | type[dspy.Signature], completion: str, inputs: M
     Args:
         signature: What was asked for: one output field.
         completion: What the model wrote.
-        inputs: What its prompt showed, to drop what is repeated of it; see ``unecho``.
+        inputs: What its prompt showed, to drop what is repeated of it, and what only announces a rewritten response;
+            see ``unecho`` and ``unannounced``.
     """
     form, whole = form_of(signature), without_reasoning(completion)
     marked = _in_tags(_under_heading(whole, form.output), form.output)
     text = trim(whole if marked is whole else without_reasoning(marked))
+    if inputs and "editing_instructions" in inputs:  # the text is a rewritten response
+        text = unannounced(text, str(inputs.get("chosen_response", "")))
     return unecho(text, inputs, (form.ask, form.instructions)) if inputs else text
 
 

@@ -1,7 +1,8 @@
 """The sections of a prompt, and what a weak policy repeats of them around its answer.
 
-Only what is provably a repetition goes: a section of the prompt with its content at the end of the text, a fence of the
-prompt around all of it. An answer loses no word of its own, so in doubt everything stays.
+Only what is provably not the answer goes: a section of the prompt with its content at the end of the text, a fence of
+the prompt around all of it, a first line that only announces a rewritten response. An answer loses no word of its own,
+so in doubt everything stays.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tpo_core.prompts.signatures import Signature
 if TYPE_CHECKING:
     import dspy
 
-__all__ = ["Form", "form_of", "section", "unecho"]
+__all__ = ["Form", "form_of", "section", "unannounced", "unecho"]
 
 _FENCE = re.compile(r"<([\w-]+)>\n")
 _TOKEN = re.compile(r"</?[\w-]+>|[^\s<]+|<")  # tags apart from what they touch
@@ -31,6 +32,15 @@ _LABEL = frozenset(
         *("current", "chosen", "rejected", "improved", "revised", "rewritten", "updated", "edited", "new", "better"),
         *("final", "rewrite", "response", "answer", "text", "version", "query", "editing", "instructions"),
     }
+)
+# "Certainly! Here's the improved response with the required changes:", alone on the first line. Each part is bounded.
+_ANNOUNCEMENT = re.compile(
+    r"\s{0,20}[*_]{0,3}(?:(?:sure|certainly|absolutely|of course|okay|ok)\b[.,!]? {0,2})?"
+    r"(?:(?:here(?:['’]s| is)|below is) (?:the|an?|my|your) (?:improved|revised|rewritten|updated|edited)"
+    r" (?:response|version|answer|text)\b[^\n:<]{0,80}"
+    r"|the (?:improved|revised|rewritten|updated|edited) (?:response|version|answer|text)(?: is(?: as follows)?)?)"
+    r":[*_]{0,3}[ \t\r]{0,20}\n",
+    re.IGNORECASE,
 )
 
 
@@ -75,6 +85,25 @@ def _form(signature: Signature | type[dspy.Signature]) -> Form:
     told = field if isinstance(field, str) else field.json_schema_extra["desc"]
     asked = f"Write the {_words(output)}: {told}."
     return Form(name, signature.instructions, tuple(signature.input_fields), output, asked)
+
+
+def unannounced(text: str, rewritten: str) -> str:
+    """Drop a first line that only says that the improved response follows, where more stands below it.
+
+    Args:
+        text: What the policy wrote.
+        rewritten: The response that it rewrites, as it was shown: a line that is its own stays.
+
+    Example:
+        >>> unannounced("Sure, here's the improved response:\\n\\nBetter.", "Good.")
+        'Better.'
+        >>> unannounced("Here is the recipe:\\n\\nBetter.", "Good.")
+        'Here is the recipe:\\n\\nBetter.'
+    """
+    found = _ANNOUNCEMENT.match(text)
+    if found is None or found[0].strip() in rewritten:
+        return text
+    return trim(text[found.end() :]) or text
 
 
 def unecho(text: str, inputs: Mapping[str, Any], asked: Sequence[str] = ()) -> str:

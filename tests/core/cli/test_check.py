@@ -112,3 +112,13 @@ def test_a_query_that_was_begun_is_finished_and_counts_in_full(loopback: Start, 
     out = capsys.readouterr().out
     assert "note: 1 of 12 queries were answered (see --seconds)" in out
     assert "updates usable    100%" in out and "13 samples" in out
+
+
+def test_a_reward_s_file_may_hold_dataclasses(loopback: Start, capsys: Capture) -> None:
+    Path("graded.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n\n"
+        "@dataclass\nclass Grade:\n    value: float\n\n"
+        "def reward(prompt, response):\n    return Grade(float(len(response))).value\n"
+    )
+    assert check(loopback(follows), "--queries", "1", "--reward", "graded.py:reward") == 0
+    assert "reward reward" in capsys.readouterr().out

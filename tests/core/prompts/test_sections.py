@@ -35,6 +35,7 @@ PROMPT = render(Update, SHOWN)[-1]["content"]
         (f"Serve warm.\n\n{PROMPT.removesuffix(form_of(Update).ask)}", "Serve warm."),
         (f"<response>\nServe warm.\n</response>\n\n{PROMPT}", "Serve warm."),
         ("# Chosen response\n<response>\nServe it.\n</response>", "Serve it."),
+        ("Sure, here's the improved response:\n\n<response>\nServe warm.\n</response>", "Serve warm."),
     ],
 )
 def test_what_a_weak_policy_repeats_of_its_prompt_is_dropped(completion: str, text: str) -> None:
@@ -63,6 +64,31 @@ def test_what_a_weak_policy_repeats_of_its_prompt_is_dropped(completion: str, te
 )
 def test_an_answer_that_only_resembles_the_prompt_is_kept(text: str) -> None:
     assert read(Update, text, SHOWN) == text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Sure, here's the improved response:",
+        "Sure. Here's the improved response:",
+        "Certainly! Here is the improved response with the required changes:",
+        "**Here’s the revised version:**",
+        "The improved response is as follows:",
+        "the improved response:",
+        "Sure! Below is the improved version of the script, incorporating the requested edits:",
+    ],
+)
+def test_a_line_that_only_announces_the_rewritten_response_is_dropped(line: str) -> None:
+    assert read(Update, f"{line}\n\n- Serve warm.\n- Eat.", SHOWN) == "- Serve warm.\n- Eat."
+    same = {**SHOWN, "chosen_response": fence(f"{line}\nServe it.")}
+    for kept, shown in ((line, SHOWN), (f"{line} Serve warm.", SHOWN), (f"{line}\nServe warm.", same)):
+        assert read(Update, kept, shown) == kept
+    assert read(Update, f"{line}\nServe warm.") == f"{line}\nServe warm."
+
+
+@pytest.mark.parametrize("line", ["Here is how it is served:", "Sure:", "Here is the improved response", "Improved:"])
+def test_another_first_line_is_the_answer_s_own(line: str) -> None:
+    assert read(Update, f"{line}\n\nServe warm.", SHOWN) == f"{line}\n\nServe warm."
 
 
 PARTS = st.sampled_from(
