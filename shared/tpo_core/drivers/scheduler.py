@@ -6,10 +6,13 @@ it says so. A ticket is in one of these states, and the rules are all there is:
     queued   its run waits for it; it goes out when fewer than ``limit`` tickets are out
     out      a driver makes its call
     merged   a scoring of a reward model that gains from large batches: such scorings go out one at a time for each
-             model, and those that wait meanwhile go out as one. If that one fails, each goes out again, alone
+             model, and those that wait meanwhile go out as one, up to the size that gains; the first to come are in
+             the first, so that their loops go on while the others' responses are scored. If that one fails, each goes
+             out again, alone
     late     its deadline has passed: its outcome is ``Late``, its place is free at once, and what its call returns,
              if it ever does, is dropped
-    resting  with an adaptive limit: its call met an overload, and goes out again when the server has been left alone
+    resting  with an adaptive limit: its call (of the policy, or of a reward model that merges, which nobody else would
+             repeat) met an overload, and goes out again when the server has been left alone
     ended    it has its outcome; when all tickets of a batch have theirs, its run goes on
 
 A query starts when there is room for its first ticket, and its deadline counts from there.
@@ -126,8 +129,9 @@ class Scheduler:
 
     Args:
         runs: Taken one by one, as there is room; None where the next is not there yet.
-        limit: Most tickets out at once; None for no limit. With an ``AdaptiveLimit``, a call of the policy that meets
-            an overload goes out again, without its run's knowledge, until it has been tried ``TRIES`` times.
+        limit: Most tickets out at once; None for no limit. With an ``AdaptiveLimit``, a call of the policy, or of a
+            reward model that merges, that meets an overload goes out again, without its run's knowledge, until it has
+            been tried ``TRIES`` times.
         window: Most runs on their way at once; None for no limit.
         clock: Seconds, monotonic.
     """
@@ -196,7 +200,7 @@ class Scheduler:
         if not self.awaits(ticket):
             return
         sent = self._free(ticket)
-        if self._adaptive is not None and isinstance(ticket, Call) and self._again(ticket, outcome, sent):
+        if self._adaptive is not None and self._again(ticket, outcome, sent):
             return
         if not isinstance(ticket, _Merged):
             self._end(ticket, outcome)
@@ -207,6 +211,7 @@ class Scheduler:
                 self._end(part, Done([next(rewards) for _ in part.pairs]))
             elif part in self._owners:
                 part.alone = True  # one bad pair must not cost the other runs theirs
+                del self._wholes[part]
                 self._queue(part)
 
     def awaits(self, ticket: Ticket[Any]) -> bool:
@@ -253,20 +258,25 @@ class Scheduler:
         limit = self._limit if self._adaptive is None else self._adaptive.allowed
         return limit is None or len(self._out) < limit
 
-    def _again(self, call: Call, outcome: Done[Any] | Raised, sent: float) -> bool:
+    def _again(self, ticket: Ticket[Any], outcome: Done[Any] | Raised, sent: float) -> bool:
         """Let a call that met an overload wait to go out once more; returns whether it does."""
         assert self._adaptive is not None
-        if isinstance(outcome, Done) or not overloaded(outcome.error):
-            self._tries.pop(call, None)
-            if isinstance(outcome, Done):
+        if isinstance(outcome, Done):
+            if isinstance(ticket, Call):
                 self._adaptive.succeeded()
             return False
-        self._adaptive.overloaded(sent, rest_of(outcome.error))
-        self._tries[call] = self._tries.get(call, 1) + 1
-        if self._tries[call] > TRIES or call not in self._owners:
-            del self._tries[call]
+        if not (isinstance(ticket, Call) or _merges(ticket)) or not overloaded(outcome.error):
             return False
-        self._queued.appendleft(call)
+        self._adaptive.overloaded(sent, rest_of(outcome.error))
+        parts = ticket.parts if isinstance(ticket, _Merged) else (ticket,)
+        awaited = [part for part in parts if part in self._owners]
+        for part in awaited:
+            self._tries[part] = self._tries.get(part, 1) + 1
+        if not awaited or any(self._tries[part] > TRIES for part in awaited):
+            return False
+        for part in reversed(awaited):
+            self._wholes.pop(part, None)
+            self._queue(part, first=True)
         return True
 
     def _start(self) -> bool:
@@ -296,11 +306,11 @@ class Scheduler:
         if run.batch.deadline is not None:
             heapq.heappush(self._alarms, (run.batch.deadline, next(self._numbers), run, run.batch))
 
-    def _queue(self, ticket: Ticket[Any]) -> None:
+    def _queue(self, ticket: Ticket[Any], first: bool = False) -> None:
+        queue: deque[Any] = self._queued
         if isinstance(ticket, Scoring) and ticket.reward.merges:
-            self._scorings.setdefault(id(ticket.reward), deque()).append(ticket)
-        else:
-            self._queued.append(ticket)
+            queue = self._scorings.setdefault(id(ticket.reward), deque())
+        queue.appendleft(ticket) if first else queue.append(ticket)
 
     def _next(self) -> Ticket[Any] | None:
         """Return the next ticket to go out; scorings first, since loops wait for them with nothing else to do."""
@@ -314,12 +324,14 @@ class Scheduler:
         return None
 
     def _merged(self, key: int) -> Scoring | None:
-        """Make one scoring of all that wait for a reward model, or up to one that must go alone."""
+        """Make one scoring of those that wait for a reward model, up to its size or to one that must go alone."""
         waiting = self._scorings[key]
         parts: list[Scoring] = []
-        while waiting and not (parts and (waiting[0].alone or parts[0].alone)):
+        room = waiting[0].reward.merges_up_to
+        while waiting and not (parts and (waiting[0].alone or parts[0].alone or room <= 0)):
             if (part := waiting.popleft()) in self._owners:
                 parts.append(part)
+                room -= sum(len(pair.response) for pair in part.pairs)
         if not waiting:
             del self._scorings[key]
         if len(parts) < 2:
@@ -330,6 +342,7 @@ class Scheduler:
 
     def _end(self, ticket: Ticket[Any], outcome: Done[Any] | Raised) -> None:
         self._wholes.pop(ticket, None)
+        self._tries.pop(ticket, None)
         if (run := self._owners.pop(ticket, None)) is None:
             return
         ticket.outcome = outcome
@@ -353,6 +366,10 @@ class Scheduler:
         if isinstance(ticket, Scoring):
             self._scored_now.discard(id(ticket.reward))
         return self._sent.pop(ticket, 0.0)
+
+
+def _merges(ticket: Ticket[Any]) -> bool:
+    return isinstance(ticket, Scoring) and ticket.reward.merges
 
 
 def _is_open(run: Run, batch: Batch) -> bool:

@@ -44,6 +44,10 @@ class RewardModel(SettableMetric, ABC):
     """Whether one large batch is cheaper than several small ones at once: drivers then merge the requests of the loops
     they run. True for a model on this machine; False for functions and servers, which overlap instead."""
 
+    merges_up_to: float = math.inf
+    """Characters of responses from which on a merged batch takes no further request: it would be no cheaper a response,
+    and every loop in it waits for all of it."""
+
     name: str = ""
     """How errors, traces and feedback keys call it; the class name by default."""
 

@@ -109,6 +109,7 @@ class EnsembleReward(RewardModel):
         self.names = _distinct_names([m.name for m in self.models])
         self.name = name or f"{how}({', '.join(self.names)})"
         self.merges = any(m.merges for m in self.models)  # type: ignore[misc]  # as its members would have it
+        self.merges_up_to = max((m.merges_up_to for m in self.models if m.merges), default=math.inf)
         self._scales: OrderedDict[bytes, tuple[_Scale, ...]] = OrderedDict()
         self._lock = Mutex()
         self._warned = False

@@ -67,6 +67,7 @@ class LengthPenalty(RewardModel):
         self.unit = "character" if per_word is None else "word"
         self.name = name or self.reward.name
         self.merges = self.reward.merges  # type: ignore[misc]  # as the reward would have it
+        self.merges_up_to = self.reward.merges_up_to
 
     @property
     def cache_key(self) -> str | None:

@@ -91,6 +91,7 @@ class ReplayReward(RewardModel):
         self.reward = reward
         self.name = reward.name
         self.merges = reward.merges  # type: ignore[misc]  # as the reward would have it
+        self.merges_up_to = reward.merges_up_to
         self._under_way, self._task = under_way, task
 
     def score_batch(self, pairs: Sequence[Pair]) -> Sequence[Reward]:

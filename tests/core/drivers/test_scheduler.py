@@ -6,6 +6,7 @@ from collections.abc import Generator
 from typing import Any
 
 from tpo_core import TPOConfig
+from tpo_core.drivers.adaptive import TRIES, AdaptiveLimit
 from tpo_core.drivers.outcomes import Done, Late, Raised
 from tpo_core.drivers.scheduler import Run, Scheduler
 from tpo_core.drivers.serving import Batch, Scoring, Telling
@@ -73,6 +74,67 @@ def test_scorings_that_wait_for_a_reward_model_that_merges_go_out_as_one():
     assert [pair.response for pair in merged.pairs] == ["b", "c"]
     scheduler.give(merged, Done([Reward(1), Reward(2)]))
     assert len(list(scheduler.ended())) == 3 and scheduler.finished
+
+
+def test_a_merged_scoring_takes_no_more_than_gains_and_those_who_came_first():
+    reward = ScriptedReward({}, merges=True)
+    reward.merges_up_to = 5
+    batches = [Batch((Scoring(reward, (Pair("q", text), Pair("q", ""))),)) for text in ("a", "bb", "ccc", "d", "e" * 9)]
+    scheduler = scheduler_of([0.0], *map(served, batches))
+    went = []
+    while not scheduler.finished:
+        [ticket] = scheduler.take()
+        went.append("".join(pair.response for pair in ticket.pairs))
+        scheduler.give(ticket, Done([Reward(1)] * len(ticket.pairs)))
+        for run in scheduler.ended():
+            assert isinstance(run.result, Trajectory)
+    assert went == ["a", "bbccc", "deeeeeeeee"]
+
+
+def test_a_merged_scoring_that_meets_an_overload_goes_out_again_as_one():
+    now = [0.0]
+    limit = AdaptiveLimit(8, clock=lambda: now[0])
+    scheduler = scheduler_of(now, *[served(scoring(text)) for text in "abcd"], limit=limit)
+    [first] = scheduler.take()
+    scheduler.give(first, SCORED)
+    [merged] = scheduler.take()
+    scheduler.give(merged, Raised(TimeoutError()))
+    assert list(scheduler.take()) == [] and scheduler.waits and limit.now == 4
+    now[0] += scheduler.alarm() or 0.0
+    [again] = scheduler.take()
+    assert [pair.response for pair in again.pairs] == ["b", "c", "d"]
+    scheduler.give(again, Done([Reward(1)] * 3))
+    assert len(list(scheduler.ended())) == 4 and scheduler.finished
+
+
+def test_an_overload_of_scorings_that_does_not_end_is_their_answer_at_last():
+    now, sizes = [0.0], []
+    limit = AdaptiveLimit(8, clock=lambda: now[0])
+    batches = [scoring(text) for text in "abcd"]
+    scheduler = scheduler_of(now, *map(served, batches), limit=limit)
+    [first] = scheduler.take()
+    scheduler.give(first, SCORED)
+    while not scheduler.finished:
+        for ticket in scheduler.take():
+            sizes.append(len(ticket.pairs))
+            scheduler.give(ticket, Raised(TimeoutError()))
+        for run in scheduler.ended():
+            assert isinstance(run.result, Trajectory)
+        now[0] += scheduler.alarm() or 0.0
+    assert sizes == [3] * TRIES + [1] * 3
+    assert all(isinstance(batch.tickets[0].ended.error, TimeoutError) for batch in batches[1:])
+
+
+def test_a_scoring_that_was_merged_and_now_hangs_alone_gives_its_place_back_at_its_deadline():
+    now = [0.0]
+    scheduler = scheduler_of(now, *[served(scoring(text, 1.0)) for text in "abc"])
+    [first] = scheduler.take()
+    scheduler.give(first, SCORED)
+    [merged] = scheduler.take()
+    scheduler.give(merged, Raised(ValueError("one of them is bad")))
+    [alone] = scheduler.take()
+    now[0] = 2.0
+    assert scheduler.expire() == [alone] and scheduler.out == 0
 
 
 def test_what_was_merged_and_failed_goes_out_again_one_at_a_time():

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["HFRewardModel"]
 
 
+CHARACTERS_A_TOKEN = 4
+"""Of English, about."""
+
+
 class HFRewardModel(RewardModel):
     """Scores responses with a reward model on this machine, as its authors mean it to score.
 
@@ -117,6 +121,7 @@ class HFRewardModel(RewardModel):
         self._setup = setup
         self._worker = Worker(setup, name=f"reward {self.name}")
         self._worker.submit([]).result()  # loads now, so that a wrong name or argument is an error here
+        self.merges_up_to = CHARACTERS_A_TOKEN * setup.row_tokens
 
     @property
     def cache_key(self) -> str | None:

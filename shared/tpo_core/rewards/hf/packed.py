@@ -110,9 +110,13 @@ def _sizes(loaded: Loaded) -> tuple[int, int]:
     for the packing of weights that bfloat16 products begin with. Float32 attention to a prompt in parts is slower than
     to the whole.
     """
-    if loaded.device.type != "cpu":
-        return 16384, 16384
-    return 1024, 1024 if loaded.model.dtype == torch.bfloat16 else 4096
+    row = row_tokens(loaded.device)
+    return row, row if loaded.device.type != "cpu" or loaded.model.dtype == torch.bfloat16 else 4096
+
+
+def row_tokens(device: torch.device) -> int:
+    """Return the tokens of a row that are fastest on a device."""
+    return 1024 if device.type == "cpu" else 16384
 
 
 def _keep(segment: Segment, states: Tensor, found: dict[int, Tensor]) -> None:

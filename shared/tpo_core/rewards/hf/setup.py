@@ -11,6 +11,7 @@ from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.families.conversation import Conversations
 from tpo_core.rewards.hf.checkpoint import Source
 from tpo_core.rewards.hf.devices import choose_device, choose_dtype
+from tpo_core.rewards.hf.packed import row_tokens
 from tpo_core.rewards.hf.scoring import Scorer, choose_forward
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ class Setup:
             chat_template=chosen.chat_template,
             keep_thinking=chosen.keep_thinking,
         )
+
+    @property
+    def row_tokens(self) -> int:
+        """Return the tokens of one forward pass."""
+        return self._choices.max_batch_tokens or row_tokens(choose_device(self._choices.device))
 
     def __call__(self, stopped: Callable[[], bool]) -> Scorer:
         """Load the model; see ``HFRewardModel`` for what is raised.

@@ -50,7 +50,8 @@ class RayReward(RewardModel):
     def __init__(self, actors: RayActors) -> None:
         """Be called as the reward model is called, and merge the requests of loops where it would."""
         self._actors = actors
-        vars(self).update(actors.attributes("name", "merges"))
+        vars(self).update(actors.attributes("name", "merges", "merges_up_to"))
+        self.merges_up_to *= actors.count
 
     def score_batch(self, pairs: Sequence[Pair]) -> list[Reward]:
         """Have actors score."""

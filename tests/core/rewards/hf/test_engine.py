@@ -20,7 +20,7 @@ import torch
 import transformers
 
 from tpo_core.errors import ModelError, RewardError
-from tpo_core.rewards import HFRewardModel, Reward
+from tpo_core.rewards import EnsembleReward, HFRewardModel, LengthPenalty, Reward
 from tpo_core.rewards.hf.worker import Worker
 from tpo_core.values import Pair
 
@@ -72,6 +72,13 @@ def test_64_threads_and_64_tasks_score_as_one_by_one(path: str) -> None:
 
     for got in (by_threads, asyncio.run(all_at_once())):
         assert [s for each in got for s in each] == pytest.approx([s for each in want for s in each], abs=1e-4)
+
+
+def test_requests_are_merged_up_to_what_fills_a_forward_pass(path: str) -> None:
+    with HFRewardModel(path, device="cpu", max_batch_tokens=100) as reward:
+        assert reward.merges and reward.merges_up_to == 400
+        assert LengthPenalty(reward, per_word=0.1).merges_up_to == 400
+        assert EnsembleReward([reward, lambda prompt, response: 0.0]).merges_up_to == 400
 
 
 def test_only_one_thread_ever_touches_the_model(path: str) -> None:
