@@ -17,6 +17,7 @@ import dspy
 from dspy.adapters.utils import parse_value
 from pydantic import TypeAdapter
 
+from tpo_core.prompts.control_tokens import join_control_tokens
 from tpo_core.prompts.modeltext import read_json, without_reasoning
 from tpo_core.prompts.reading import read
 from tpo_core.prompts.sections import unecho
@@ -117,6 +118,7 @@ class _Lenient(_Salted):
         return await dspy.Adapter.acall(self, *self._sent(lm, lm_kwargs, signature, demos, inputs))
 
     def parse(self, signature: Any, completion: str) -> dict[str, Any]:
+        completion = join_control_tokens(completion)
         if len(signature.output_fields) != 1:
             return dict(super().parse(signature, completion))
         [(name, info)] = signature.output_fields.items()

@@ -33,6 +33,7 @@ MODULES = [
     "drivers.adaptive",
     "pace",
     "values",
+    "prompts.control_tokens",
     "prompts.rendering",
     "prompts.reading",
     "trajectory",

@@ -23,6 +23,7 @@ from tpo_core import TPOError
 from tpo_core.cli.text import clean
 from tpo_core.masking import hide
 from tpo_core.models.token_reports import least_tokens
+from tpo_core.prompts.control_tokens import join_control_tokens, split_control_tokens
 from tpo_core.prompts.modeltext import after_reasoning, pieces, read_json, trim
 from tpo_core.prompts.reading import read, refuse, unecho
 from tpo_core.prompts.rendering import fence, shorten, show_query
@@ -63,6 +64,8 @@ def completed(text: str) -> litellm.ModelResponse:
 READERS: dict[str, Callable[[str], Any]] = {
     "fence": fence,
     "fence of another name": lambda text: fence(text, "a"),
+    "split_control_tokens": split_control_tokens,
+    "join_control_tokens": join_control_tokens,
     "shorten": lambda text: shorten(text, 1000),
     "show_query": show_query,
     "show_query of parts": lambda text: show_query([{"role": "user", "content": [{"type": "text", "text": text}]}]),
@@ -115,6 +118,8 @@ RUNS = [
     "grade 1/",
     "\ud800",
     "response-%d>",
+    "<\u200b",
+    "<|a",
 ]
 """Texts of one thing, by what is repeated in them, numbered where it says so."""
 PARTS = [

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from tpo_core.errors import InvalidInputError
+from tpo_core.prompts.control_tokens import join_control_tokens
 from tpo_core.prompts.modeltext import trim
 from tpo_core.prompts.signatures import Signature
 
@@ -109,6 +110,8 @@ def unannounced(text: str, rewritten: str) -> str:
 def unecho(text: str, inputs: Mapping[str, Any], asked: Sequence[str] = ()) -> str:
     """Drop what a weak policy repeats of its prompt: sections after its text, and a fence around all of it.
 
+    Control tokens that fences show in two parts are whole again.
+
     Args:
         text: What the policy wrote.
         inputs: What its prompt showed; only values that are fenced can be told from an answer's own text.
@@ -123,13 +126,15 @@ def unecho(text: str, inputs: Mapping[str, Any], asked: Sequence[str] = ()) -> s
         >>> unecho("Write it so:\\n<response>\\nBetter.\\n</response>\\nand send it.", shown)
         'Write it so:\\n<response>\\nBetter.\\n</response>\\nand send it.'
     """
+    text = join_control_tokens(text)
     if "<" not in text:
         return text
-    fences = {name: tags for name, value in inputs.items() if (tags := _fences_of(str(value)))}
+    inputs = {name: join_control_tokens(str(value)) for name, value in inputs.items()}
+    fences = {name: tags for name, value in inputs.items() if (tags := _fences_of(value))}
     tags = [tag for found in fences.values() for tag in found]
     if not any(f"<{tag}>" in text or f"</{tag}>" in text for tag in tags):
         return text
-    shown = [form for name in fences for form in _forms(name, str(inputs[name]))]
+    shown = [form for name in fences for form in _forms(name, inputs[name])]
     return _unfenced(_without_sections(text, shown, asked), tags)
 
 
