@@ -10,6 +10,8 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,11 @@ from tpo_core.trajectory import Trajectory
 __all__ = ["begin", "duplicate", "fail", "finish", "insert_query", "keep", "reopen_failed", "tell"]
 
 _KEEP = (
-    "INSERT OR {conflict} INTO answers SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 "
-    "WHERE NOT EXISTS (SELECT 1 FROM trajectories WHERE position = ?1)"  # a request may come back after its deadline
+    "WITH new (position, task, step, seeds, hash, request, paid, data) AS (VALUES {rows}) "
+    "INSERT OR {conflict} INTO answers SELECT * FROM new "
+    "WHERE NOT EXISTS (SELECT 1 FROM trajectories WHERE position = new.position)"  # back after its deadline
 )
+_ROW, _AT_ONCE = "(?, ?, ?, ?, ?, ?, ?, ?)", 100  # rows: older releases of SQLite take 999 values in a statement
 _PAID = 6
 
 
@@ -99,9 +103,16 @@ def duplicate(item: Item, line: int) -> InvalidInputError:
 
 
 def keep(db: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
-    """Keep answers of unfinished queries; a failure never takes the place of what was paid."""
-    for row in rows:
-        db.execute(_KEEP.format(conflict="REPLACE" if row[_PAID] else "IGNORE"), row)
+    """Keep answers of unfinished queries; a failure never takes the place of what was paid.
+
+    Many rows go in one statement: around each, the writer's thread gives the interpreter away and has to get it back.
+    """
+    for paid, of_kind in groupby(rows, key=itemgetter(_PAID)):
+        left = list(of_kind)
+        while now := left[:_AT_ONCE]:
+            statement = _KEEP.format(rows=", ".join([_ROW] * len(now)), conflict="REPLACE" if paid else "IGNORE")
+            db.execute(statement, [value for row in now for value in row])
+            left = left[_AT_ONCE:]
 
 
 def finish(db: sqlite3.Connection, position: int, trajectory: Trajectory) -> None:

@@ -25,7 +25,8 @@ __all__ = ["Job", "Receipt", "Writer"]
 T = TypeVar("T")
 
 Job = Callable[[sqlite3.Connection], T]
-"""What is to be written: runs statements in the writer's transaction, and returns or raises what its receipt gives."""
+"""What is to be written: runs statements in the writer's transaction, and returns what its receipt gives, or raises it
+before the first statement that writes."""
 
 MOST = 4096
 """Jobs in one commit: bounds what a failed commit takes along, and how long the first of them waits."""
@@ -98,8 +99,9 @@ def _wake(waiting: Sequence[asyncio.Future[None]]) -> None:
 class Writer:
     """Runs jobs on a connection of its own.
 
-    A job that raises is undone alone. When SQLite itself fails (a full disk, a file gone), nothing of that commit is
-    kept, and the writer takes no more: every later receipt has the same error.
+    A job that raises before it has written anything has its error alone. When one raises later, or SQLite itself fails
+    (a full disk, a file gone), nothing of that commit is kept, and the writer takes no more: every later receipt has
+    the same error.
 
     Args:
         db: The connection, in autocommit mode; closed at the end.
@@ -188,17 +190,16 @@ class Writer:
                 loop.call_soon_threadsafe(_wake, futures)
 
     def _done(self, job: Job[Any]) -> Any:
-        """Run one job; what it raises of its own is its outcome, and undoes it alone."""
-        self._db.execute("SAVEPOINT job")
+        """Run one job; what it raises of its own, with nothing written, is its outcome."""
+        before = self._db.total_changes
         try:
-            outcome = job(self._db)
+            return job(self._db)
         except (sqlite3.Error, OSError):
             raise
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits
-            self._db.execute("ROLLBACK TO job")
-            outcome = error
-        self._db.execute("RELEASE job")
-        return outcome
+        except Exception as error:
+            if self._db.total_changes != before:
+                raise
+            return error
 
     def _undo(self) -> None:
         with suppress(sqlite3.Error):
