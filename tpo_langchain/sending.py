@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import threading
+import os
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
@@ -16,6 +16,7 @@ from langsmith import Client
 
 from tpo_core import Trajectory
 from tpo_core.masking import hide
+from tpo_core.threads import Mutex
 from tpo_langchain.tracing import summary, traced
 
 __all__ = ["send_feedback", "wait_for_feedback"]
@@ -24,11 +25,21 @@ logger = logging.getLogger(__name__)
 
 _SENT = ("reward", "initial_reward", "gain")
 
-_lock = threading.Lock()
+_lock = Mutex()
 _sender: list[ThreadPoolExecutor] = []
 _on_their_way: set[Future[None]] = set()
 _projects: WeakKeyDictionary[Client, dict[str | None, UUID]] = WeakKeyDictionary()
 """LangSmith's ids of projects, by the client that knows them."""
+
+
+def _forget() -> None:
+    """Begin with nothing on its way: a forked process has no thread that would send it."""
+    _sender.clear()
+    _on_their_way.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def send_feedback(trajectory: Trajectory, run_manager: Any, reward_name: str) -> None:

@@ -13,13 +13,14 @@ import json
 import logging
 import os
 import re
-import threading
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 from weakref import WeakSet
+
+from tpo_core.threads import Mutex
 
 __all__ = ["Secrets", "hidden_errors", "hide", "masked", "public"]
 
@@ -126,7 +127,7 @@ class hidden_errors:
 
 # -- which values ----------------------------------------------------------------------------------------------------
 
-_lock = threading.Lock()
+_lock = Mutex()
 _in_use: WeakSet[Secrets] = WeakSet()
 
 

@@ -2,20 +2,25 @@
 
 The threads of ``concurrent.futures`` are as many as they were made, and joined when the process ends, so that requests
 that hang hold up both. These are daemons, and there are as many as there are calls at once.
+
+A forked process has none of the threads of its parent, and locks as they were: what another thread held, nobody will
+ever let go. What is kept for long has its locks, and counts of calls under way, made anew there: ``in_each_fork``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
+from weakref import WeakSet
 
-__all__ = ["AT_ONCE", "Threads", "in_thread"]
+__all__ = ["AT_ONCE", "Mutex", "Threads", "in_each_fork", "in_thread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -109,3 +114,49 @@ async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         if not ours.calls:
             del _by_loop[loop]
             ours.threads.close()
+
+
+class Renewable(Protocol):
+    """What a forked process must not go on with as it is."""
+
+    def renew(self) -> None:
+        """Begin anew: no other thread is here, and none of the calls that were under way."""
+
+
+_renewables: WeakSet[Renewable] = WeakSet()
+
+
+def in_each_fork(thing: Renewable) -> None:
+    """Have something renewed in each process that is forked from now on, while it lives."""
+    _renewables.add(thing)
+
+
+def _forked() -> None:
+    for thing in list(_renewables):
+        thing.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+class Mutex:
+    """A lock that a pickle leaves behind, and that is open in a forked process: hosts copy whole programs."""
+
+    def __init__(self) -> None:
+        self.renew()
+        in_each_fork(self)
+
+    def renew(self) -> None:
+        """Open it, whoever holds it."""
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *raised: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type[Mutex], tuple[()]]:
+        """Pickle as a new one."""
+        return Mutex, ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from by_hand import schedule
+from lifetimes import endings, event_loops, forks, spawns
 from readers import command_line, completions, run_file, trajectory
 from scenarios import Report, Scenario
 from sockets import face
@@ -16,6 +17,10 @@ SCENARIOS = {
     "storm": Scenario(storm, 20, 1_000),
     "crowd": Scenario(crowd, 1, 50),
     "crowd of faces": Scenario(crowd_of_faces, 1, 50),
+    "event loops": Scenario(event_loops, 2, 40),  # twenty each
+    "forks": Scenario(forks, 2, 200),
+    "spawns": Scenario(spawns, 1, 40),
+    "endings": Scenario(endings, 3, 56),
     "completions": Scenario(completions, 20, 10_000),  # a hundred each
     "trajectories": Scenario(trajectory, 150, 20_000),
     "run files": Scenario(run_file, 20, 5_000),

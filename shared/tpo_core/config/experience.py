@@ -7,7 +7,6 @@ reward model's own units, measured from the mean of the query's fresh samples.
 from __future__ import annotations
 
 import json
-import threading
 from dataclasses import dataclass, field, fields
 from math import isfinite
 from operator import add, attrgetter, sub
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 from tpo_core.errors import InvalidInputError
 from tpo_core.records import plain, rebuilt
+from tpo_core.threads import Mutex
 
 __all__ = ["Cost", "Evidence", "Experience", "Kind"]
 
@@ -113,7 +113,7 @@ class Experience:
     def __init__(self, evidence: Evidence | None = None) -> None:
         """Start from nothing, or from what earlier runs showed."""
         self._evidence = evidence or Evidence()
-        self._lock = threading.Lock()
+        self._lock = Mutex()
 
     @property
     def evidence(self) -> Evidence:

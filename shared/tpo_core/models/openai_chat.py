@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import ssl
-import threading
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from functools import cache
@@ -22,6 +21,7 @@ from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.masking import hidden_errors, public
 from tpo_core.models.openai_format import completions_of
 from tpo_core.models.served import ServedChat
+from tpo_core.threads import Mutex
 from tpo_core.values import Completion, Usage
 
 if TYPE_CHECKING:
@@ -115,9 +115,19 @@ class OpenAIChat(ServedChat):
         return {"path": path, "body": body, "options": beside, "cast_to": httpx.Response}
 
 
-_lock = threading.Lock()
+_lock = Mutex()
 _clients: list[openai.OpenAI] = []  # one, once it is needed: making it takes half a second
 _by_loop: dict[asyncio.AbstractEventLoop, tuple[openai.AsyncOpenAI, AsyncGenerator[None, None]]] = {}
+
+
+def _forget() -> None:
+    """Begin with no connections: a forked process must not send on those of its parent."""
+    _clients.clear()
+    _by_loop.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def _sync_client() -> openai.OpenAI:

@@ -21,10 +21,10 @@ from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 from tpo_core.masking import masked
 from tpo_core.models.refusals import one_line
 from tpo_core.pace import Pace
-from tpo_core.threads import Threads, in_thread
+from tpo_core.threads import Mutex, Threads, in_thread
 from tpo_core.values import Reward
 
-__all__ = ["Mutex", "Portal", "aeach", "aeach_sync", "each", "is_control_flow", "portal", "raise_if_broken", "settle"]
+__all__ = ["Portal", "aeach", "aeach_sync", "each", "is_control_flow", "portal", "raise_if_broken", "settle"]
 
 logger = logging.getLogger(__name__)
 
@@ -152,23 +152,6 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-class Mutex:
-    """A lock that a pickle leaves behind: hosts pickle whole programs, rewards included."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *raised: object) -> None:
-        self._lock.release()
-
-    def __reduce__(self) -> tuple[type[Mutex], tuple[()]]:
-        """Pickle as a new one."""
-        return Mutex, ()
-
-
 _awaiting: contextvars.ContextVar[tuple[Portal, ...]] = contextvars.ContextVar("tpo_awaiting", default=())
 """The portals whose loops run what is under way here, in this thread or in one that waits for this."""
 
@@ -180,7 +163,7 @@ class Portal:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._inner: Portal | None = None

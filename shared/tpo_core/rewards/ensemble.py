@@ -14,8 +14,9 @@ from tpo_core.cache_keys import made_of
 from tpo_core.errors import InvalidInputError
 from tpo_core.rewards.base import RewardModel, prompt_key
 from tpo_core.rewards.calling import is_number
-from tpo_core.rewards.concurrency import Mutex, aeach, each, is_control_flow
+from tpo_core.rewards.concurrency import aeach, each, is_control_flow
 from tpo_core.rewards.function import as_reward
+from tpo_core.threads import Mutex
 from tpo_core.values import Pair, Reward, Usage
 
 __all__ = ["EnsembleReward"]

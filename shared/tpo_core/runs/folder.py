@@ -12,6 +12,7 @@ process can lose it; a power cut may lose the commits of the last moments, and n
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -133,6 +134,31 @@ def open_to_write(folder: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+class Origin:
+    """The process that opened a run's file: SQLite's connections cannot be used, nor closed, in one forked from it."""
+
+    def __init__(self, path: Path) -> None:
+        """Note this process."""
+        self._path, self._process = path, os.getpid()
+
+    @property
+    def here(self) -> bool:
+        """Return whether this is that process."""
+        return self._process == os.getpid()
+
+    def check(self) -> None:
+        """Raise where it is not.
+
+        Raises:
+            StoreError: It is not.
+        """
+        if not self.here:
+            raise StoreError(
+                f"{self._path} was opened in the process that this one was forked from: open its folder here with "
+                "RunReader, and leave writing to that one"
+            )
 
 
 def create_tables(db: sqlite3.Connection) -> None:

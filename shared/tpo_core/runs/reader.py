@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from tpo_core.errors import InvalidInputError, StoreError
 from tpo_core.loop.effects import Task
 from tpo_core.runs.codec import completion_from_bytes
-from tpo_core.runs.folder import explained, open_read_only, run_file
+from tpo_core.runs.folder import Origin, explained, open_read_only, run_file
 from tpo_core.runs.items import Item
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Usage
@@ -93,6 +93,7 @@ class RunReader:
         """Open it."""
         self.folder = Path(folder)
         self._path = run_file(self.folder)
+        self._origin = Origin(self._path)
         self._closing = ExitStack()
         self._reading = self._closing.enter_context(open_read_only(self.folder))
         self._lock = threading.Lock()
@@ -155,7 +156,8 @@ class RunReader:
 
     def close(self) -> None:
         """Close the file."""
-        self._closing.close()
+        if self._origin.here:
+            self._closing.close()
 
     def __enter__(self) -> Self:
         """Close at the end of a ``with`` block."""
@@ -177,6 +179,7 @@ class RunReader:
             after = page[-1][0]
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
+        self._origin.check()
         with self._lock, explained(self._path):
             return self._reading.execute(query, values).fetchall()
 

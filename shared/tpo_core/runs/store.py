@@ -115,6 +115,8 @@ class RunStore(RunReader):
 
     def close(self) -> None:
         """Commit what was handed in and let the folder go."""
+        if not self._origin.here:
+            return
         super().close()  # first: the last to close removes the write-ahead log, which a reader cannot
         self._writer.close()
         self._held.close()

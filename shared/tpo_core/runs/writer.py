@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from tpo_core.errors import StoreError
-from tpo_core.runs.folder import explained
+from tpo_core.runs.folder import Origin, explained
 
 __all__ = ["Job", "Receipt", "Writer"]
 
@@ -110,7 +110,7 @@ class Writer:
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         """Start the thread; it does not outlive the process."""
-        self._db, self._path = db, path
+        self._db, self._path, self._origin = db, path, Origin(path)
         self._jobs: deque[tuple[Job[Any], Receipt[Any]]] = deque()
         self._wakings: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._turn: asyncio.AbstractEventLoop | None = None  # which will wake the writer when its turn is over
@@ -123,8 +123,9 @@ class Writer:
         """Hand in a job; its receipt is settled when it is committed.
 
         Raises:
-            StoreError: The writer is closed.
+            StoreError: The writer is closed, or its thread is in another process.
         """
+        self._origin.check()
         receipt: Receipt[T] = Receipt(self._wake)
         with self._lock:
             if not self._open:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import pickle
 import subprocess
 import sys
@@ -254,3 +255,20 @@ def test_without_xllamacpp_the_error_names_the_extra(tmp_path: Path) -> None:
         [sys.executable, "-c", code], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False
     )
     assert 'pip install "tpo[local]"' in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_is_told_at_once_that_it_has_no_model(chat: LocalChat) -> None:
+    chat.chat(HELLO, max_tokens=1)
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            chat.close()
+            chat.chat(HELLO, max_tokens=1)
+        except ModelError as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert b"forked after the model was loaded" in os.read(reading, 999)
+    assert chat.chat(HELLO, max_tokens=1)[0].text is not None

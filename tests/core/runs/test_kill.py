@@ -154,13 +154,11 @@ def test_a_read_only_folder_is_one_line_and_can_still_be_read(small_disk):
         assert run.counts.queries == 1
 
 
-def as_someone_else(function):
-    """Run a function in a child of another user than root; returns what it raised, as text."""
+def in_a_fork(function):
+    """Run a function in a forked process; returns what it returned or raised, as text."""
     receiving, sending = os.pipe()
     if (child := os.fork()) == 0:
         try:
-            if os.geteuid() == 0:
-                os.setuid(65534)
             os.write(sending, repr(function()).encode())
         except BaseException as error:
             os.write(sending, str(error).encode())
@@ -170,6 +168,17 @@ def as_someone_else(function):
     os.waitpid(child, 0)
     with open(receiving) as told:
         return told.read()
+
+
+def as_someone_else(function):
+    """Run a function in a child of another user than root; returns what it raised, as text."""
+
+    def other():
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        return function()
+
+    return in_a_fork(other)
 
 
 def test_a_folder_of_someone_else_is_one_line_and_can_be_read():
@@ -185,3 +194,15 @@ def test_a_folder_of_someone_else_is_one_line_and_can_be_read():
             assert told.startswith(str(folder)) and "make this one writable" in told and "\n" not in told
         assert as_someone_else(lambda: RunReader(folder).counts.queries) == "1"
         folder.chmod(0o755)
+
+
+def test_a_forked_process_neither_writes_reads_nor_closes_what_its_parent_opened(tmp_path):
+    with RunStore.open(tmp_path) as store:
+        store.admit(Item("a", "ask"))
+        assert "forked from" in in_a_fork(lambda: store.admit(Item("b", "ask")))
+        assert "forked from" in in_a_fork(lambda: store.counts)
+        assert "is in use" in in_a_fork(lambda: RunStore.open(tmp_path))
+        assert in_a_fork(store.close) == "None"
+        store.admit(Item("b", "ask"))
+        assert store.counts.queries == 2
+        assert in_a_fork(lambda: RunReader(tmp_path).counts.queries) == "2"

@@ -19,6 +19,7 @@ from tpo_core.cache_keys import files_key, made_of
 from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.models.local.files import NAME
 from tpo_core.models.local.server import start_server
+from tpo_core.threads import Mutex, in_each_fork
 from tpo_core.values import Completion, Message, Usage
 
 __all__ = ["LocalChat"]
@@ -71,14 +72,25 @@ class LocalChat:
         self._settings: dict[str, Any] = {"path": path, "threads": threads, "context": context, "parallel": parallel}
         self._parallel = parallel
         self._sampling = dict(sampling or {})
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._server: Any = None
+        self._process = os.getpid()
         self._calls = _Calls()
 
     def load(self) -> LocalChat:
-        """Load the model now, fetching it first where it must be; returns the object itself."""
+        """Load the model now, fetching it first where it must be; returns the object itself.
+
+        Raises:
+            ModelError: This process was forked from the one that loaded it, whose threads it has not.
+        """
         with self._lock:
+            if self._server is not None and self._process != os.getpid():
+                raise ModelError(
+                    f"{self.name}: this process was forked after the model was loaded, and has no threads for it. Make "
+                    "the model in each process, start processes by spawn, or close() it before the fork"
+                )
             if self._server is None:
+                self._process = os.getpid()
                 self._server = start_server(**self._settings)
                 self._calls = _Calls()
                 weakref.finalize(self, self._calls.end)  # runs when the process ends, too
@@ -87,8 +99,9 @@ class LocalChat:
     def close(self) -> None:
         """Stop what is being generated and give the memory back; a later call loads the model again."""
         with self._lock:
-            self._calls.over.set()
-            self._server = None
+            if self._process == os.getpid():
+                self._calls.over.set()
+                self._server = None
 
     def __enter__(self) -> LocalChat:
         """Load the model for a ``with`` block."""
@@ -153,7 +166,7 @@ class LocalChat:
 
     def _ready(self) -> Any:
         server = self._server
-        return server if server is not None else self.load()._server
+        return server if server is not None and self._process == os.getpid() else self.load()._server
 
     @property
     def cache_key(self) -> str | None:
@@ -183,6 +196,11 @@ class _Calls:
     def __init__(self) -> None:
         self.over = threading.Event()
         """Tells them to stop at the next token."""
+        self.renew()
+        in_each_fork(self)
+
+    def renew(self) -> None:
+        """Begin with none."""
         self._change, self._inside = threading.Condition(), 0
 
     def __enter__(self) -> _Calls:

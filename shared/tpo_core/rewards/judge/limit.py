@@ -8,6 +8,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from tpo_core.threads import in_each_fork
+
 __all__ = ["ConcurrencyLimit"]
 
 T = TypeVar("T")
@@ -34,6 +36,11 @@ class ConcurrencyLimit:
     def __init__(self, width: int, *, stuck: float = 120.0) -> None:
         self._width = width
         self._stuck = stuck
+        self.renew()
+        in_each_fork(self)
+
+    def renew(self) -> None:
+        """Begin with nothing under way."""
         self._entered: dict[object, float] = {}  # when, by call
         self._threads = threading.Condition()
         self._tasks: dict[asyncio.AbstractEventLoop, _Gate] = {}

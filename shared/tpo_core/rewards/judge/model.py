@@ -13,11 +13,12 @@ from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 from tpo_core.models.hosts import chat_key
 from tpo_core.models.resolving import as_chat
 from tpo_core.rewards.base import RewardModel, prompt_key
-from tpo_core.rewards.concurrency import Mutex, aeach, each, raise_if_broken
+from tpo_core.rewards.concurrency import aeach, each, raise_if_broken
 from tpo_core.rewards.judge.judging import Answer, Ask, combine, compare, grade, yes_or_no
 from tpo_core.rewards.judge.limit import ConcurrencyLimit
 from tpo_core.rewards.judge.prompts import PROMPTS
 from tpo_core.rewards.judge.settings import check_choices, check_numbers, criteria_of
+from tpo_core.threads import Mutex
 from tpo_core.values import Completion, Pair, Reward, Usage
 
 __all__ = ["JudgeReward"]

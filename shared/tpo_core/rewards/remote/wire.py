@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from tpo_core.errors import InvalidInputError, ModelError, UnsupportedError
 from tpo_core.prompts.rendering import as_messages, show_query
-from tpo_core.rewards.concurrency import Mutex
 from tpo_core.rewards.families import find_family
 from tpo_core.rewards.families.pooling import last_read
 from tpo_core.rewards.remote.servers import Form, Item, Server
+from tpo_core.threads import Mutex
 from tpo_core.values import Pair
 
 __all__ = ["Wire", "form_for", "uncut"]
