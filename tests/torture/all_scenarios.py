@@ -5,6 +5,7 @@ from __future__ import annotations
 from by_hand import schedule
 from lifetimes import endings, event_loops, forks, spawns
 from readers import command_line, completions, run_file, trajectory
+from reward_answers import reward_answers
 from scenarios import Report, Scenario
 from sockets import face
 from storm import crowd, crowd_of_faces, storm
@@ -22,6 +23,7 @@ SCENARIOS = {
     "spawns": Scenario(spawns, 1, 40),
     "endings": Scenario(endings, 3, 56),
     "completions": Scenario(completions, 20, 10_000),  # a hundred each
+    "reward answers": Scenario(reward_answers, 100, 20_000),
     "trajectories": Scenario(trajectory, 150, 20_000),
     "run files": Scenario(run_file, 20, 5_000),
     "command lines": Scenario(command_line, 20, 3_000),

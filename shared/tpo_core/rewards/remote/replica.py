@@ -13,7 +13,7 @@ from tpo_core.errors import RewardContractError, RewardError, UnsupportedError
 from tpo_core.masking import hide
 from tpo_core.rewards.remote.exchange import AnswerError, Connections
 from tpo_core.rewards.remote.selftest import SelfTest
-from tpo_core.rewards.remote.servers import SERVERS, Form, Item, Server
+from tpo_core.rewards.remote.servers import SERVERS, UNREADABLE, Form, Item, Server
 
 __all__ = ["Replica"]
 
@@ -127,7 +127,8 @@ class Replica:
 
     def batches(self, items: Mapping[int, Item], form: Form, size: int) -> list[list[int]]:
         """Cut the keys of items into what one request takes each."""
-        return self.kind.batches(items, form, min(size, int(self.info.get("max_client_batch_size") or size)))
+        most = self.info.get("max_client_batch_size")
+        return self.kind.batches(items, form, min(size, most) if isinstance(most, int) and most > 0 else size)
 
     async def scores(self, form: Form, items: Sequence[Item]) -> list[list[float]]:
         """Ask for the numbers of some items.
@@ -140,7 +141,7 @@ class Replica:
         answer = await self.connections.ask("POST", server.path, server.body(self.model or "", form, items))
         try:
             numbers = server.read(answer, self.info)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError) as error:
+        except UNREADABLE as error:
             said, what = hide(json.dumps(answer, ensure_ascii=False)), hide(repr(error))
             raise RewardError(
                 f"reward server {self.connections.url} did not answer as {server.name} does ({what:.200}): {said:.200}"

@@ -21,13 +21,16 @@ from typing import Any, Literal, TypeAlias
 
 from tpo_core.values import Message, Pair
 
-__all__ = ["SERVERS", "Form", "Item", "Server", "server_named"]
+__all__ = ["SERVERS", "UNREADABLE", "Form", "Item", "Server", "server_named"]
 
 Form = Literal["ids", "text", "messages", "pair"]
 """What a server is sent for one response."""
 
 Numbers: TypeAlias = "list[list[float]]"
 Info: TypeAlias = "Mapping[str, Any]"
+
+UNREADABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError)
+"""What comes of reading an answer that is of another shape."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ class Server:
     body: Callable[[str, Form, Sequence[Item]], Any]
     """The request for some items in one form; the first argument is the model's name."""
     read: Callable[[Any, Info], Numbers]
-    """The numbers of each item out of the answer, given what the server says of itself; a KeyError, TypeError,
-    IndexError or ValueError on another answer."""
+    """The numbers of each item out of the answer, given what the server says of itself; raises one of ``UNREADABLE`` on
+    another answer."""
     about: tuple[str, ...] = ()
     """Where it says what it is, the newest path first."""
     sign: Callable[[Info], bool] = bool
@@ -130,8 +133,8 @@ def _openrlhf(model: str, form: Form, items: Sequence[Item]) -> dict[str, Any]:
 
 def _in_order(data: Any) -> list[Any]:
     """Return what is numbered by ``index`` in that order; each number once, from 0."""
-    entries = sorted(data, key=lambda entry: int(entry["index"]))
-    if [int(e["index"]) for e in entries] != list(range(len(entries))):
+    entries = sorted(data, key=lambda entry: entry["index"])
+    if [e["index"] for e in entries] != list(range(len(entries))):
         raise ValueError("the indexes of the answer are not 0, 1, 2, ...")
     return entries
 
@@ -157,8 +160,8 @@ def _read_sglang(answer: Any, info: Info) -> Numbers:
 def _read_tei(answer: Any, info: Info) -> Numbers:
     """Put the labels of each item, which come with the highest first, in the model's order."""
     if all(len(labels) == 1 for labels in answer):
-        return [[float(label["score"])] for (label,) in answer]
-    rows = [{str(label["label"]): float(label["score"]) for label in labels} for labels in answer]
+        return [_numbers([label["score"]]) for (label,) in answer]
+    rows = [{str(label["label"]): _numbers([label["score"]])[0] for label in labels} for labels in answer]
     (kind,) = info["model_type"].values()
     names = [name for _, name in sorted(kind["id2label"].items(), key=lambda entry: int(entry[0]))]
     return [[row[name] for name in names] for row in rows]
@@ -169,7 +172,8 @@ def _is_tei(info: Info) -> bool:
 
 
 def _unfit_tei(info: Info) -> str:
-    return "serves an embedding model, which gives no rewards" if "embedding" in info.get("model_type", {}) else ""
+    embeds = _is_tei(info) and "embedding" in info["model_type"]
+    return "serves an embedding model, which gives no rewards" if embeds else ""
 
 
 def _unfit_sglang(info: Info) -> str:
@@ -217,7 +221,7 @@ SERVERS: tuple[Server, ...] = (
         body=_openrlhf,
         read=lambda answer, info: [_numbers(r) for r in answer["rewards"]],
         about=("/openapi.json",),
-        sign=lambda info: "/get_reward" in (info.get("paths") or ()),
+        sign=lambda info: isinstance(paths := info.get("paths"), Mapping) and "/get_reward" in paths,
         cuts=2048,
     ),
     Server(
