@@ -1,7 +1,8 @@
 """Calls in threads that nothing waits for: no deadline, no other call, not the end of the process.
 
 The threads of ``concurrent.futures`` are as many as they were made, and joined when the process ends, so that requests
-that hang hold up both. These are daemons, and there are as many as there are calls at once.
+that hang hold up both. These are daemons, and there are as many as there are calls at once. A thread takes as long to
+start as a short call, so one that has nothing to do waits a while for the next call, whoever makes it.
 
 A forked process has none of the threads of its parent, and locks as they were: what another thread held, nobody will
 ever let go. What is kept for long has its locks, and counts of calls under way, made anew there: ``in_each_fork``.
@@ -14,13 +15,15 @@ import contextvars
 import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, ParamSpec, Protocol, TypeVar
+from itertools import count
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 from weakref import WeakSet
 
-__all__ = ["AT_ONCE", "Mutex", "Threads", "in_each_fork", "in_thread"]
+__all__ = ["AT_ONCE", "Mutex", "Threads", "in_each_fork", "in_thread", "resting"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,70 +31,130 @@ T = TypeVar("T")
 AT_ONCE = 32
 """Calls at once in threads, unless the caller says otherwise; those that nobody awaits any more do not count."""
 
+IDLE = 10.0
+"""Seconds for which a thread waits for its next call."""
+
 
 class Threads:
     """Runs calls at once, each in a copy of its caller's context. One caller submits; any thread may run.
 
     Args:
-        name: The threads' name.
         most: Most threads; further calls wait for one. None for as many as there are calls at once.
     """
 
-    def __init__(self, name: str, most: int | None = None) -> None:
+    def __init__(self, most: int | None = None) -> None:
         """Start no thread yet."""
-        self._name, self._most = name, most
-        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
-        self._idle = threading.Semaphore(0)
-        self._started = 0
+        self._most, self._busy = most, 0
+        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._lock = threading.Lock()
 
     def submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Call in a thread, and return the future of what it returns or raises."""
         future: Future[T] = Future()
-        self._calls.put((future, partial(contextvars.copy_context().run, call, *args, **kwargs)))
-        if not self._idle.acquire(blocking=False) and (self._most is None or self._started < self._most):
-            self._started += 1
-            threading.Thread(target=self._serve, name=f"{self._name}-{self._started}", daemon=True).start()
+        with self._lock:
+            self._waiting.append((future, partial(contextvars.copy_context().run, call, *args, **kwargs)))
+            if self._busy == self._most:
+                return future
+            self._busy += 1
+        _in_some_thread(self._serve)
         return future
 
     def close(self) -> None:
-        """Cancel the calls that have not begun, and let each thread end with the call that it is in."""
-        while not self._calls.empty():
+        """Cancel the calls that have not begun; those that have go on."""
+        with self._lock:
+            waiting = list(self._waiting)
+            self._waiting.clear()
+        for future, _ in waiting:
+            future.cancel()
+
+    def _serve(self, rest: Callable[[], None]) -> None:
+        """Make the calls that wait; the thread rests before anyone hears of the last, so that the next call finds it.
+
+        Args:
+            rest: Lets the thread be given something else.
+        """
+        tell: Callable[[], None] | None = None
+        while (taken := self._next()) is not None:
+            if tell is not None:
+                tell()
+            tell = _made(*taken)
+        rest()
+        if tell is not None:
+            tell()
+
+    def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._busy -= 1
+            return None
+
+
+def _made(future: Future[Any], call: Callable[[], Any]) -> Callable[[], None] | None:
+    """Make a call, unless it was cancelled; returns what tells its outcome."""
+    if not future.set_running_or_notify_cancel():
+        return None
+    try:
+        return partial(future.set_result, call())
+    except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
+        return partial(future.set_exception, error)
+    finally:
+        del future, call  # the error's traceback leads here, and back to the error
+
+
+_Job: TypeAlias = "Callable[[Callable[[], None]], None]"
+"""What a thread is given to do, with what it calls when the thread may be given something else."""
+
+_numbers = count(1)
+
+
+class _Worker:
+    """A thread of this process. The one that rested last is given the next job: it is warm, and the others end."""
+
+    def __init__(self, job: _Job) -> None:
+        """Start with a job."""
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self.give = self._jobs.put
+        self.thread = threading.Thread(target=self._serve, args=(job,), name=f"tpo-{next(_numbers)}", daemon=True)
+        self.thread.start()
+
+    def _serve(self, job: _Job) -> None:
+        while True:
+            job(self._rest)
+            del job  # it may hold much, and the next may be long in coming
             try:
-                waiting = self._calls.get_nowait()
+                job = self._jobs.get(timeout=IDLE)
             except queue.Empty:
-                break
-            if waiting is not None:
-                waiting[0].cancel()
-        self._calls.put(None)
+                if _resting.pop(self, False):
+                    return
+                job = self._jobs.get()  # somebody has just chosen this one
 
-    def _serve(self) -> None:
-        while (taken := self._calls.get()) is not None:
-            self._run(*taken)
-            del taken  # it may hold much, and the next may be long in coming
-        self._calls.put(None)  # for the next thread
+    def _rest(self) -> None:
+        _resting[self] = True
 
-    def _run(self, future: Future[Any], call: Callable[[], Any]) -> None:
-        """Run one call; the thread is idle again before anyone hears of its end, so that the next call finds it."""
-        if not future.set_running_or_notify_cancel():
-            self._idle.release()
-            return
-        try:
-            result = call()
-        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
-            self._idle.release()
-            future.set_exception(error)
-        else:
-            self._idle.release()
-            future.set_result(result)
-        finally:
-            del future, call  # the error's traceback leads here, and back to the error
+
+_resting: dict[_Worker, bool] = {}  # its own operations are atomic
+
+
+def resting() -> set[threading.Thread]:
+    """Return the threads that have nothing to do."""
+    return {worker.thread for worker in list(_resting)}
+
+
+def _in_some_thread(job: _Job) -> None:
+    try:
+        worker, _ = _resting.popitem()
+    except KeyError:
+        _Worker(job)
+    else:
+        worker.give(job)
 
 
 class _LoopThreads:
     """The threads of one event loop, there while a call of it is under way."""
 
     def __init__(self) -> None:
-        self.threads, self.gate, self.calls = Threads("tpo-async"), asyncio.Semaphore(AT_ONCE), 0
+        self.threads, self.gate, self.calls = Threads(), asyncio.Semaphore(AT_ONCE), 0
 
 
 _by_loop: dict[asyncio.AbstractEventLoop, _LoopThreads] = {}
@@ -113,7 +176,6 @@ async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         ours.calls -= 1
         if not ours.calls:
             del _by_loop[loop]
-            ours.threads.close()
 
 
 class Renewable(Protocol):
@@ -132,6 +194,7 @@ def in_each_fork(thing: Renewable) -> None:
 
 
 def _forked() -> None:
+    _resting.clear()
     for thing in list(_renewables):
         thing.renew()
 

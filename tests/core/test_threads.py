@@ -4,30 +4,69 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
+import subprocess
+import sys
 import threading
 from typing import Any
 
 import pytest
 from hanging import PATIENCE, hang
 
-from tpo_core.threads import AT_ONCE, Threads, in_thread
+from tpo_core import threads as module
+from tpo_core.threads import AT_ONCE, Threads, in_thread, resting
 
 
 def test_there_are_as_many_threads_as_calls_at_once():
-    threads = Threads("tpo-test")
+    threads = Threads()
     names = {threads.submit(lambda: threading.current_thread().name).result(PATIENCE) for _ in range(50)}
     together = threading.Barrier(3)
     threads.close()
     assert len(names) == 1
 
-    threads = Threads("tpo-test", most=3)
+    threads = Threads(most=3)
     calls = [threads.submit(together.wait, PATIENCE) for _ in range(6)]
     assert sorted(call.result(PATIENCE) for call in calls) == [0, 0, 1, 1, 2, 2]
     threads.close()
 
 
+def test_a_thread_rests_until_the_next_call_of_whoever_makes_it():
+    first = Threads().submit(threading.current_thread).result(PATIENCE)
+    assert first in resting()
+    assert Threads(most=1).submit(threading.current_thread).result(PATIENCE) is first
+
+
+def test_a_thread_that_nobody_gives_anything_to_do_ends(monkeypatch):
+    together = threading.Barrier(2)
+
+    def call() -> threading.Thread:
+        together.wait(PATIENCE)
+        return threading.current_thread()
+
+    monkeypatch.setattr(module, "IDLE", 0.01)
+    threads = Threads()
+    calls = [threads.submit(call) for _ in range(2)]
+    for thread in [call.result(PATIENCE) for call in calls]:
+        thread.join(PATIENCE)
+        assert not thread.is_alive() and thread not in resting()
+    assert Threads().submit(sum, [1, 2]).result(PATIENCE) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_process_that_was_forked_starts_threads_of_its_own():
+    script = (
+        "import os\n"
+        "from tpo_core.threads import Threads\n"
+        "assert Threads().submit(sum, [1, 2]).result() == 3\n"
+        "child = os.fork()\n"
+        f"assert Threads().submit(sum, [1, 2]).result({PATIENCE}) == 3\n"
+        "os._exit(0 if child == 0 else os.waitpid(child, 0)[1])\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=2 * PATIENCE)
+
+
 def test_calls_that_have_not_begun_when_the_threads_are_closed_never_do(hanging):
-    threads, begun = Threads("tpo-test", most=1), threading.Event()
+    threads, begun = Threads(most=1), threading.Event()
     first, second = threads.submit(lambda: (begun.set(), hang(hanging))), threads.submit(hang, hanging)
     assert begun.wait(PATIENCE)
     threads.close()

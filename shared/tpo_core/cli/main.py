@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.set_threshold(20_000)  # looking for garbage while modules are loaded is a tenth of the start
     args = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
     code = _run(args)
-    if argv is None and any(t.name.startswith("tpo") and t is not threading.current_thread() for t in _threads()):
+    if argv is None and _is_busy():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # requests that nobody waits for any more must not keep the command from ending
@@ -99,5 +99,9 @@ def _version() -> str:
         return "unknown"
 
 
-def _threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.is_alive()]
+def _is_busy() -> bool:
+    """Return whether a thread of ours still does something."""
+    from tpo_core.threads import resting
+
+    others = {thread for thread in threading.enumerate() if thread is not threading.current_thread()}
+    return any(thread.name.startswith("tpo") for thread in others - resting())

@@ -7,8 +7,9 @@ with a copy of the caller's context, and waits on a queue; the async driver make
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import queue
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -35,15 +36,16 @@ _Arrival: TypeAlias = "tuple[Ticket[Any], Done[Any] | Raised] | None"
 def drive(scheduler: Scheduler) -> Generator[Run, None, None]:
     """Make the calls in threads, and yield the runs as they end."""
     back: _Back = queue.SimpleQueue()
-    threads = Threads("tpo")
+    threads = Threads()
     try:
         while True:
             tickets = list(scheduler.take())
             yield from scheduler.ended()
             if scheduler.finished:
                 return
-            if len(tickets) == scheduler.out == 1 and scheduler.alarm() is None:
-                scheduler.give(tickets[0], _outcome(tickets[0]))  # nothing to overlap: stay in the caller's thread
+            if len(tickets) == scheduler.out and scheduler.is_at_one and scheduler.alarm() is None:
+                for ticket, outcome in _together(tickets, threads):
+                    scheduler.give(ticket, outcome)
                 continue
             for ticket in tickets:
                 threads.submit(_outcome, ticket).add_done_callback(partial(_report, back, ticket))
@@ -136,6 +138,14 @@ async def _areport(ticket: Ticket[Any], back: asyncio.Queue[_Arrival]) -> None:
         outcome = Raised(error)
     finally:
         back.put_nowait((ticket, outcome))
+
+
+def _together(tickets: Sequence[Ticket[Any]], threads: Threads) -> list[tuple[Ticket[Any], Done[Any] | Raised]]:
+    """Make calls whose outcomes are of use only together: the first in this thread, which has nothing else to do."""
+    first, *others = tickets
+    futures = [threads.submit(_outcome, ticket) for ticket in others]
+    outcome = contextvars.copy_context().run(_outcome, first) if others else _outcome(first)
+    return [(first, outcome), *((t, future.result()) for t, future in zip(others, futures, strict=True))]
 
 
 def _report(back: _Back, ticket: Ticket[Any], future: Future[Done[Any] | Raised]) -> None:

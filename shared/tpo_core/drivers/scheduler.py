@@ -178,6 +178,11 @@ class Scheduler:
         """Return how many tickets are out and still awaited."""
         return len(self._out)
 
+    @property
+    def is_at_one(self) -> bool:
+        """Return whether nothing more can go out before all that is out has come back."""
+        return len(self._out) == 1 or not (self._more or self.waits or self._queued or len(self._on_their_way) > 1)
+
     def ended(self) -> Iterator[Run]:
         """Hand out the runs that have ended since."""
         while self._ended:

@@ -51,7 +51,7 @@ def each(call: Callable[[S], T], items: Sequence[S], workers: int, pace: Pace | 
     """
     if pace is not None and pace.quick:
         with _unstreamed():
-            found = [_masked(outcome) for outcome in pace.here(call, items, math.inf)]
+            found = _masked(pace.here(call, items, math.inf))
         return found + each(call, items[len(found) :], workers, pace) if len(found) < len(items) else found
 
     def one(item: S) -> T | Exception:
@@ -63,7 +63,7 @@ def each(call: Callable[[S], T], items: Sequence[S], workers: int, pace: Pace | 
     if len(items) <= 1 or workers == 1:
         with _unstreamed():
             return [one(item) for item in items]
-    threads = Threads("tpo-reward", min(workers, len(items)))
+    threads = Threads(min(workers, len(items)))
     try:
         with _unstreamed():
             futures, alone = [], pace is not None and pace.short
@@ -81,7 +81,7 @@ async def aeach_sync(call: Callable[[S], T], items: Sequence[S], workers: int, p
     found: list[T | Exception] = []
     if pace.quick:
         with _unstreamed():
-            found = [_masked(outcome) for outcome in pace.here(call, items)]
+            found = _masked(pace.here(call, items))
     if len(found) < len(items):
         found += await in_thread(each, call, items[len(found) :], workers, pace)
     return found
@@ -102,8 +102,8 @@ async def aeach(call: Callable[[S], Awaitable[T]], items: Sequence[S], workers: 
         return list(await asyncio.gather(*[one(item) for item in items]))
 
 
-def _masked(outcome: T | Exception) -> T | Exception:
-    return masked(outcome) if isinstance(outcome, Exception) else outcome
+def _masked(outcomes: Sequence[T | Exception]) -> list[T | Exception]:
+    return [masked(outcome) if isinstance(outcome, Exception) else outcome for outcome in outcomes]
 
 
 def _unstreamed() -> AbstractContextManager[object]:
