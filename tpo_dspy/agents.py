@@ -18,6 +18,7 @@ from tpo_core.errors import InvalidInputError
 from tpo_core.threads import in_thread
 from tpo_dspy.adapters import Sampling
 from tpo_dspy.callbacks import is_async
+from tpo_dspy.programs import predictors_of
 
 __all__ = ["Agent", "final_step"]
 
@@ -63,7 +64,7 @@ class Agent:
     def __init__(self, program: dspy.Module, final: dspy.Module) -> None:
         """Note the parts; nothing runs yet."""
         self._program, self._final = program, final
-        self._ends = set(map(id, final.predictors()))
+        self._ends = set(map(id, predictors_of(final)))
         self._gate, self._agate = threading.Lock(), asyncio.Lock()
         self._last: dict[str, Any] | None = None
         self._first: dspy.Prediction | None = None

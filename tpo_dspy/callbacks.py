@@ -91,6 +91,11 @@ class Rounds:
         self._call_id = ""
         self._seen: Progress | None = None
 
+    @property
+    def heard(self) -> bool:
+        """Return whether any callback hears of rounds."""
+        return bool(self._callbacks)
+
     def note(self, progress: Progress) -> None:
         """Remember what a round came to."""
         if progress.kind == "scored":

@@ -25,13 +25,13 @@ from tpo_core.prompts.signatures import (
     TextualLoss,
     Update,
 )
-from tpo_core.rewards.labelled import Labelled
 from tpo_core.values import Prompt
 
-__all__ = ["Shape", "bind", "labelled", "pick_query", "seen_text", "shape_of", "show"]
+__all__ = ["PRIVILEGED", "Shape", "bind", "pick_query", "seen_text", "shape_of", "show"]
 
 REASONING = ("reasoning", "rationale")
-_PRIVILEGED = ("config", "demos", "lm", "signature")  # keywords that Predict takes beside its input fields
+PRIVILEGED = ("config", "demos", "lm", "signature")
+"""Keywords that Predict takes beside its input fields."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Shape:
     def query(self, kwargs: Mapping[str, Any]) -> str:
         """Write a call's inputs as text."""
         known = {k: v for k, v in kwargs.items() if k in self.inputs}
-        shown = known or {k: v for k, v in kwargs.items() if k not in _PRIVILEGED}
+        shown = known or {k: v for k, v in kwargs.items() if k not in PRIVILEGED}
         return render_fields({k: show(v) for k, v in shown.items()}) if shown else ""
 
     def response(self, prediction: Any) -> str:
@@ -196,28 +196,10 @@ def seen_text(inputs: Mapping[str, Any], given: Mapping[str, Any]) -> str | None
 
     None where it was given what the call was given, in whatever order.
     """
-    asked, seen = ({k: show(v) for k, v in of.items() if k not in _PRIVILEGED} for of in (inputs, given))
+    asked, seen = ({k: show(v) for k, v in of.items() if k not in PRIVILEGED} for of in (inputs, given))
     if not set(seen.values()) - set(asked.values()):
         return None
     return render_fields({**{k: v for k, v in asked.items() if v not in seen.values() and k not in seen}, **seen})
-
-
-def labelled(program: dspy.Module, given: Mapping[str, Any]) -> tuple[dict[str, Any], Labelled]:
-    """Return the inputs that are the program's, and an example of them with the rest as labels for the reward."""
-    takes = _takes(program)
-    inputs = {k: v for k, v in given.items() if takes is None or k in takes}
-    return inputs, Labelled(dict(given)).with_inputs(*inputs)
-
-
-def _takes(program: dspy.Module) -> set[str] | None:
-    """Return the names that a program takes; None where that cannot be known."""
-    parameters = list(inspect.signature(type(program).forward).parameters.values())[1:]
-    named = {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return named
-    signature = getattr(program, "signature", None) or getattr(getattr(program, "predict", None), "signature", None)
-    one_of_dspys = type(program).__module__.startswith("dspy.")
-    return {*named, *signature.input_fields, *_PRIVILEGED} if one_of_dspys and signature is not None else None
 
 
 def show(value: Any) -> str:

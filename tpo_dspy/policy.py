@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import dspy
@@ -20,6 +21,7 @@ from tpo_dspy.agents import Agent
 from tpo_dspy.callbacks import Request, Rounds, is_async, named
 from tpo_dspy.fields import Shape, seen_text, show
 from tpo_dspy.finishing import Ending, Finish, Found, Made
+from tpo_dspy.programs import predictors_of
 
 __all__ = ["Modules", "ProgramPolicy", "usage_of"]
 
@@ -50,7 +52,7 @@ class Modules:
 
     def lms(self) -> list[Any]:
         """Return the language models that may be asked."""
-        predictors = [*self.program.predictors(), self.loss, self.gradient, self.update]
+        predictors = [*predictors_of(self.program), self.loss, self.gradient, self.update]
         return [lm for lm in (dspy.settings.lm, self.lm, *(getattr(p, "lm", None) for p in predictors)) if lm]
 
 
@@ -133,6 +135,7 @@ class ProgramPolicy:
             seed=seed if request.send_seed else None,
             forgiving=self._modules.forgiving,
             rewrite=self.rewrite if request.task == "sample" else None,
+            shown={} if request.task == "sample" else request.inputs,
         )
         if request.task == "sample":
             return self._ask_program(request, sampling)
@@ -140,7 +143,6 @@ class ProgramPolicy:
         answers = getattr(self._modules, request.task) if parent is None else self._ending(parent)
         told = {**self._context(), **request.inputs}
         module = named(request.task)(answers, answers.acall)
-        sampling = replace(sampling, shown=request.inputs)
         return _ModuleCall(request, module, told, lenient(dspy.settings.adapter, sampling), self._modules.lm)
 
     def _ask_program(self, request: Generate, sampling: Sampling) -> _ModuleCall:
@@ -184,8 +186,7 @@ class ProgramPolicy:
 
     def _ending(self, parent: Candidate) -> Ending:
         """Return the update's predictor, with the program's own end for what rewrites ``parent``."""
-        modules, finish = self._modules, self._modules.finish
-        inputs = dspy.Example(**self._inputs).with_inputs(*self._inputs)
+        modules = self._modules
         return Ending(
             modules.update,
             modules.program,
@@ -193,8 +194,11 @@ class ProgramPolicy:
             parent.value,
             modules.shape.improved,
             self._made.get(id(parent.value)),
-            None if finish is None else lambda prediction: finish(prediction, inputs),
+            None if modules.finish is None else partial(self._finished, modules.finish),
         )
+
+    def _finished(self, finish: Finish, prediction: dspy.Prediction) -> dspy.Prediction:
+        return finish(prediction, dspy.Example(**self._inputs).with_inputs(*self._inputs))
 
 
 @dataclass

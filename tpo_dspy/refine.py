@@ -23,6 +23,7 @@ from tpo_dspy.best_of_n import BestOfN
 from tpo_dspy.callbacks import Rounds
 from tpo_dspy.fields import show
 from tpo_dspy.policy import usage_of
+from tpo_dspy.programs import named_predictors
 from tpo_dspy.rewarded import without_self
 from tpo_dspy.search import AttemptPolicy
 
@@ -161,14 +162,14 @@ class _AdvisedPolicy(AttemptPolicy):
         advice.usage = usage_of(tracker)
 
     def _question(self, last: Candidate) -> dict[str, Any]:
-        names = {id(p): name for name, p in self._module.named_predictors()}
+        names = {id(p): name for name, p in named_predictors(self._module)}
         steps = [
             {"module": names.get(id(p), type(p).__name__), "given": _texts(given), "said": _texts(dict(said.items()))}
             for p, given, said in self.steps_of(last)
         ]
         return {
             "program": _source(type(self._module)),
-            "modules": "\n\n".join(_described(name, p.signature) for name, p in self._module.named_predictors()),
+            "modules": "\n\n".join(_described(name, p.signature) for name, p in named_predictors(self._module)),
             "inputs": json.dumps(_texts(self.inputs), ensure_ascii=False, indent=1),
             "steps": json.dumps(steps, ensure_ascii=False, indent=1),
             "outputs": last.response,
@@ -203,7 +204,7 @@ class _Hints:
     """Adds each predictor's advice to what it is sent."""
 
     def __init__(self, module: dspy.Module, advice: Mapping[str, str]) -> None:
-        self._advice = {id(p): advice[name] for name, p in module.named_predictors() if advice.get(name)}
+        self._advice = {id(p): advice[name] for name, p in named_predictors(module) if advice.get(name)}
 
     def __call__(self, signature: Any, inputs: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
         callers = dspy.settings.caller_modules or [None]

@@ -23,6 +23,7 @@ from tpo_core.values import Candidate, Completion, Pair, Reward
 from tpo_dspy.callbacks import Rounds, ScoreInRound
 from tpo_dspy.fields import show
 from tpo_dspy.policy import Modules, ProgramPolicy
+from tpo_dspy.programs import predictors_of
 from tpo_dspy.rewarded import Outside, extend_trace, with_trajectory
 from tpo_dspy.stream import observer
 
@@ -34,7 +35,7 @@ class AttemptPolicy(ProgramPolicy):
 
     def __init__(self, module: dspy.Module, inputs: dict[str, Any], rounds: Rounds, *, replay: bool) -> None:
         """Take what one call was given; ``replay`` numbers the attempts from 0, for DSPy's cache."""
-        last = (module.predictors() or [None])[-1]
+        last = (predictors_of(module) or [None])[-1]
         shape: Any = SimpleNamespace(response=_whole, context={})
         self.lm = getattr(last, "lm", None)
         super().__init__(Modules(module, shape, None, None, None, lm=self.lm, forgiving=False), inputs, rounds)
@@ -90,7 +91,7 @@ class Search:
             "max_concurrency": max_concurrency,
         }
 
-    def observer(self, *, sync: bool) -> Observer:
+    def observer(self, *, sync: bool) -> Observer | None:
         """Return what counts the failures, and tells the callbacks, a stream that listens and the user's function."""
         return observer(self._note, self._told, sync=sync)
 

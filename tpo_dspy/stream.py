@@ -17,19 +17,24 @@ from tpo_core.loop.effects import Progress
 __all__ = ["message", "observer"]
 
 
-def observer(note: Callable[[Progress], None], told: Observer | None, *, sync: bool) -> Observer:
+def observer(note: Callable[[Progress], None] | None, told: Observer | None, *, sync: bool) -> Observer | None:
     """Return an observer that notes progress, sends a message per round to the stream there is, and tells the user.
 
+    None where there is nobody to tell: each event is a call to be made.
+
     Args:
-        note: Called first, always.
+        note: Called first, always; None where nothing is to be noted.
         told: The user's own observer.
         sync: Whether the run is a sync one, in a thread of its own.
     """
     stream = dspy.settings.send_stream
+    if note is None and told is None and stream is None:
+        return None
     send = None if stream is None else (_sync_sender(stream) if sync else stream.send)
 
     def observe(progress: Progress) -> Any:
-        note(progress)
+        if note is not None:
+            note(progress)
         text = message(progress) if send is not None else None
         if sync:
             if text is not None and send is not None:

@@ -18,9 +18,10 @@ from tpo_core.trajectory import Trajectory
 from tpo_core.values import Prompt
 from tpo_dspy.agents import final_step
 from tpo_dspy.callbacks import Rounds, ScoreInRound
-from tpo_dspy.fields import bind, labelled, pick_query, shape_of
+from tpo_dspy.fields import bind, pick_query, shape_of
 from tpo_dspy.finishing import Finish, derives
 from tpo_dspy.policy import Modules, ProgramPolicy
+from tpo_dspy.programs import labelled, predictors_of
 from tpo_dspy.rewarded import Outside, Rewarded, extend_trace, with_trajectory, without_self
 from tpo_dspy.stream import observer
 
@@ -150,7 +151,7 @@ class TPO(Rewarded):
             rounds.close()
 
     def _run_modules(self) -> Modules:
-        last = (self.program.predictors() or [None])[-1]
+        last = (predictors_of(self.program) or [None])[-1]
         lm = getattr(last, "lm", None)
         if self.config.rounds and (lm or dspy.settings.lm or getattr(self.loss, "lm", None)) is None:
             raise InvalidInputError("no LM is set: call dspy.configure(lm=dspy.LM('openai/gpt-4o-mini')) first")
@@ -183,9 +184,9 @@ class _Run:
         }
         self._policy, self._rounds, self._told = policy, rounds, outside.on_progress
 
-    def observer(self, *, sync: bool) -> Observer:
+    def observer(self, *, sync: bool) -> Observer | None:
         """Return what is called with progress: the tree of callbacks, a stream that listens, the user's function."""
-        return observer(self._rounds.note, self._told, sync=sync)
+        return observer(self._rounds.note if self._rounds.heard else None, self._told, sync=sync)
 
     def result(self, trajectory: Trajectory) -> dspy.Prediction:
         """Return the best candidate's Prediction with the trajectory, and leave its path in the caller's trace."""

@@ -10,6 +10,7 @@ from instant import scattered
 from instant_lm import BareCalls, instant_lm
 
 from tpo_dspy import TPO
+from tpo_dspy.programs import named_predictors
 
 COUNTED = {
     **SELDOM,
@@ -35,13 +36,41 @@ async def test_a_query_costs_hardly_more_look_ups_than_its_calls_and_hands_nothi
             break
     assert ours["handovers"] <= host["handovers"] and not ours["threads"]
     assert ours["signatures"] <= host["signatures"] + 2
-    assert ours["lookups"] <= 1.5 * host["lookups"]
+    assert ours["lookups"] <= 1.2 * host["lookups"]
+    assert ours["calls"] <= 1.4 * host["calls"]
 
 
-def test_a_query_starts_no_more_threads_than_it_has_calls_at_once(refined: TPO) -> None:
+def test_a_query_starts_no_threads_where_there_are_some_and_makes_one_of_calls_at_once_itself(refined: TPO) -> None:
     for _ in range(200):
         with counting(COUNTED) as ours:
             refined(question="How?")
-        if ours["handovers"] <= 15:  # five samples, and twice five updates; what comes singly stays in this thread
+        if ours["handovers"] <= 12:  # four of five samples, and twice of five updates; what comes singly stays here
             break
-    assert ours["handovers"] <= 15 and ours["threads"] <= 5
+    assert ours["handovers"] <= 12 and not ours["threads"]
+
+
+async def test_a_query_costs_no_more_after_many_others(refined: TPO) -> None:
+    for _ in range(200):
+        with counting(COUNTED) as before:
+            await refined.acall(question="How?")
+        if not before["threads"]:
+            break
+    for predictor in refined.predictors():
+        predictor.history.extend([{}] * 5000)
+    with counting(COUNTED) as after:
+        await refined.acall(question="How?")
+    assert after["calls"] <= before["calls"] + 1000  # of which a busy machine may cost some
+
+
+def test_predictors_are_found_as_dspy_finds_them(refined: TPO) -> None:
+    class Program(dspy.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = dspy.Predict("question -> answer")
+            self.some = [dspy.ChainOfThought("question -> answer"), self.one, 1]
+            self.others = {"a": dspy.ReAct("question -> answer", tools=[]), "b": refined}
+            self.frozen = dspy.ChainOfThought("question -> answer")
+            self.frozen._compiled = True
+
+    for program in (Program(), refined, refined.program, dspy.ChainOfThought("question -> answer")):
+        assert named_predictors(program) == program.named_predictors()

@@ -27,12 +27,14 @@ SELDOM = {
 
 @contextmanager
 def counting(counted: Mapping[CodeType, str]) -> Iterator[Counter[str]]:
-    """Count the calls of functions by the names given to their code, in this thread."""
+    """Count the calls of functions by the names given to their code, in this thread; as ``calls`` those of any."""
     calls: Counter[str] = Counter()
 
     def note(frame: Any, event: str, arg: Any) -> None:
-        if event == "call" and (name := counted.get(frame.f_code)):
-            calls[name] += 1
+        if event == "call":
+            calls["calls"] += 1
+            if name := counted.get(frame.f_code):
+                calls[name] += 1
 
     sys.setprofile(note)
     try:
