@@ -15,7 +15,7 @@ from langchain_core.runnables.config import patch_config
 
 from tpo_core import Usage
 from tpo_langchain.chain import Core
-from tpo_langchain.signatures import signed
+from tpo_langchain.signatures import Signed
 from tpo_langchain.tails import Tail
 from tpo_langchain.tracing import Meter, cost_of, name_model
 
@@ -66,17 +66,15 @@ class Request(Runnable[Any, Samples]):
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Samples:
         """Return up to ``n`` samples; the failures of the rest of the chain are in their places."""
-        return self._call_with_config(self._invoke, input, config, **kwargs)
+        return self._call_with_config(Signed(self._invoke), input, config, **kwargs)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Samples:
         """Return as ``invoke`` does, without blocking."""
-        return await self._acall_with_config(self._ainvoke, input, config, **kwargs)
+        return await self._acall_with_config(Signed(self._ainvoke), input, config, **kwargs)
 
-    @signed
     def _invoke(self, given: Any, run_manager: Any, config: RunnableConfig) -> Samples:
         return self.do(given, patch_config(config, callbacks=run_manager.get_child()))
 
-    @signed
     async def _ainvoke(self, given: Any, run_manager: Any, config: RunnableConfig) -> Samples:
         return await self.ado(given, patch_config(config, callbacks=run_manager.get_child()))
 

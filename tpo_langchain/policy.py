@@ -159,10 +159,10 @@ class ChainPolicy:
         self, request: Generate, message: AIMessage | None, value: Any, text: Any, usage: Usage
     ) -> Completion:
         reason = finish_reason(message)
-        for thing in (value, text):
-            if isinstance(thing, Exception) and isinstance(thing, (InvalidInputError, *self.fatal)):
-                raise thing
-        if failure := missing(value) or (failed(text) if isinstance(text, Exception) else None):
+        raised = value if isinstance(value, Exception) else text if isinstance(text, Exception) else None
+        if raised is not None and isinstance(raised, (InvalidInputError, *self.fatal)):
+            raise raised
+        if failure := missing(value) if raised is None else failed(raised):
             return Completion(finish_reason=reason, usage=usage, failure=failure)
         if request.task in ("loss", "gradient"):
             return Completion(value, finish_reason=reason, usage=usage)

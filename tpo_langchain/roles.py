@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property, partial, reduce
+from functools import cached_property, lru_cache, partial, reduce
 from operator import or_
 from typing import Any
 
@@ -29,7 +29,7 @@ __all__ = ["Parts", "TunedPrompt"]
 
 
 _TURNS: Mapping[Any, Callable[[Any], BaseMessage]] = {
-    "system": SystemMessage,
+    "system": lru_cache(SystemMessage),  # as the messages of a prompt template, the same object in every prompt
     "user": HumanMessage,
     "assistant": AIMessage,
 }

@@ -27,7 +27,7 @@ from tpo_langchain.reference import Reference
 from tpo_langchain.roles import Parts
 from tpo_langchain.sending import send_feedback
 from tpo_langchain.settings import RETURN_TRAJECTORY, LoopSettings, named, refuse_settings, spread
-from tpo_langchain.signatures import signed
+from tpo_langchain.signatures import Signed
 from tpo_langchain.steps import Gates
 from tpo_langchain.streaming import chunks, joined
 from tpo_langchain.tracing import TracedReward, atell, child, heard, hears_events, record, tell, told
@@ -113,13 +113,12 @@ class RunnableTPO(LoopSettings, Composite):
             RewardError: The reward model failed before anything was scored, or broke its contract. These two carry the
                 trajectory so far.
         """
-        return self._call_with_config(self._invoke, input, config, **kwargs)
+        return self._call_with_config(Signed(self._invoke), input, config, **kwargs)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Return the best answer without blocking; see ``invoke``."""
-        return await self._acall_with_config(self._ainvoke, input, config, **kwargs)
+        return await self._acall_with_config(Signed(self._ainvoke), input, config, **kwargs)
 
-    @signed
     def _invoke(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
         whole, config = self._set_up(config, kwargs)
         if self._known is not None:
@@ -128,7 +127,6 @@ class RunnableTPO(LoopSettings, Composite):
             return self._graph.run(whole, input, run_manager, config, kwargs)
         return whole._refine(input, run_manager, config, **kwargs)
 
-    @signed
     async def _ainvoke(self, input: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any) -> Any:
         whole, config = self._set_up(config, kwargs)
         if self._known is not None:

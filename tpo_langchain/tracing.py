@@ -28,11 +28,11 @@ from langchain_core.tracers.schemas import Run
 from tpo_core import Progress, Trajectory, Usage
 from tpo_core.drivers.mlflow_span import note_outcome, note_rewards
 from tpo_core.models.openai_format import read_finish_reason
-from tpo_core.models.token_reports import Written, of_all_choices
+from tpo_core.models.token_reports import of_all_choices
 from tpo_core.rewards import RewardModel
 from tpo_core.values import Pair, Reward
 from tpo_langchain.final_text import without_tokens
-from tpo_langchain.signatures import signed
+from tpo_langchain.signatures import Signed
 
 __all__ = [
     "Meter", "TracedReward", "atell", "child", "cost_of", "finish_reason", "heard", "hears_events", "name_model",
@@ -107,11 +107,16 @@ class Meter(BaseCallbackHandler):
                 self.last = AIMessage(first.text, response_metadata=first.generation_info or {})
 
 
-def _written(generation: Any) -> Written:
+def _written(generation: Any) -> str:
+    calls = getattr(getattr(generation, "message", None), "tool_calls", None)
+    if not calls:
+        return str(generation.text)
+    return "\n".join([generation.text, *(json.dumps(call["args"], default=str) for call in calls)])
+
+
+def _is_cut(generation: Any) -> bool:
     message = getattr(generation, "message", None)
-    calls = [json.dumps(call["args"], default=str) for call in getattr(message, "tool_calls", None) or ()]
-    cut = isinstance(message, AIMessage) and finish_reason(message) == "length"
-    return Written("\n".join([generation.text, *calls]), cut)
+    return isinstance(message, AIMessage) and finish_reason(message) == "length"
 
 
 def _made(response: LLMResult) -> Sequence[Any]:
@@ -136,7 +141,7 @@ def cost_of(response: LLMResult) -> Usage:
     """Return what one request cost; several generations of it carry its whole usage each."""
     made = _made(response)
     usage = usage_of(getattr(made[0], "message", None) if made else None, response.llm_output)
-    return usage if len(made) == 1 else of_all_choices(usage, [_written(generation) for generation in made])
+    return usage if len(made) == 1 else of_all_choices(usage, list(map(_written, made)), lambda i: _is_cut(made[i]))
 
 
 def usage_of(message: Any, llm_output: Any = None) -> Usage:
@@ -212,16 +217,14 @@ class _Scoring(Runnable[Any, "list[Reward]"]):
         self._reward, self._pairs = reward, pairs
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> list[Reward]:
-        return self._call_with_config(self._score, input, config)
+        return self._call_with_config(Signed(self._score), input, config)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> list[Reward]:
-        return await self._acall_with_config(self._ascore, input, config)
+        return await self._acall_with_config(Signed(self._ascore), input, config)
 
-    @signed
     def _score(self, shown: Any, run_manager: Any) -> list[Reward]:
         return self._noted(self._reward.score_pairs(self._pairs), run_manager)
 
-    @signed
     async def _ascore(self, shown: Any, run_manager: Any) -> list[Reward]:
         return self._noted(await self._reward.ascore_pairs(self._pairs), run_manager)
 

@@ -100,11 +100,13 @@ class Pace:
             The result or the exception of each of the first items, of all of them if all goes well.
         """
         found: list[T | Exception] = []
+        if not self.quick:
+            return found
         began = now = time.perf_counter()
         (waits, losses), ran, since = _switches(), time.thread_time(), 0
         held = ran + limit
         for item in items:
-            if not self.quick or (found and now - began > limit and time.thread_time() > held):
+            if found and now - began > limit and time.thread_time() > held:
                 break
             since += 1
             try:
@@ -121,6 +123,8 @@ class Pace:
                 (waited, lost), spent = _switches(), time.thread_time()
                 self._judge(spent - ran - (since - 1) * self._each, waited > waits, lost > losses)
                 waits, losses, ran, since = waited, lost, spent, 0
+                if not self.quick:
+                    break
         return found
 
     def _judge(self, ran: float, waited: bool, lost: bool, idle: bool = False) -> None:

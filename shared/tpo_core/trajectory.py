@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 from tpo_core.errors import InvalidInputError
@@ -161,7 +162,7 @@ class Trajectory:
             what += f": {said if len(said) <= 160 else said[:159] + '…'}" if said else ""
             if most.reason not in _WEAK:
                 return "; ".join(filter(None, [what, _ADVICE.get(most.reason)])), False
-        elif self.gain == 0 and sum(scored) / len(scored) < sum(initial) / len(initial):
+        elif sum(scored) / len(scored) < sum(initial) / len(initial) and self.gain == 0:
             what = f"no update beat the best first sample, and on average they score {_lower(scored, initial)} lower"
         else:
             return None, False
@@ -258,4 +259,7 @@ def _lower(updates: Sequence[float], samples: Sequence[float]) -> str:
 
 def _best(candidates: Any) -> Candidate | None:
     scored = [c for c in candidates if c.reward is not None and c.failure is None]
-    return max(scored, key=lambda c: c.reward, default=None)  # max keeps the first of equals
+    return max(scored, key=_reward, default=None)  # max keeps the first of equals
+
+
+_reward: Any = attrgetter("reward")

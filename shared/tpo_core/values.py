@@ -53,14 +53,16 @@ class Usage:
     @classmethod
     def total(cls, usages: Iterable[Usage]) -> Usage:
         """Return the sum of several; most of one request's are empty, and those cost nothing."""
-        total = NO_USAGE
+        total = None
         for usage in usages:
             if usage is not NO_USAGE:
-                total += usage
-        return total
+                total = usage if total is None else total + usage
+        return NO_USAGE if total is None else total
 
     def __add__(self, other: Usage) -> Usage:
         """Sum field by field."""
+        if other is NO_USAGE:
+            return self
         return Usage(
             self.calls + other.calls,
             self.requests + other.requests,

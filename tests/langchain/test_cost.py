@@ -59,6 +59,7 @@ async def test_where_nobody_listens_a_query_costs_no_thread_and_hardly_a_signatu
     assert ours["threads"] == ours["handovers"] == 0
     assert ours["signatures"] <= host["signatures"] + 1
     assert ours["configs"] <= host["configs"] and ours["copies"] <= 1
+    assert ours["calls"] <= 2.45 * host["calls"]
 
 
 @WAYS
@@ -111,11 +112,11 @@ async def test_a_step_that_waits_is_called_in_threads_at_once_and_never_in_the_e
 
 @WAYS
 async def test_a_tracer_sees_no_run_that_is_not_of_the_users_or_of_the_loop(way: str) -> None:
-    names: Counter[str] = Counter()
+    names: list[str] = []  # async runs tell tracers in threads
 
     class Seeing(Forgetful):
         def _start_trace(self, run: Any) -> None:
-            names[run.name] += 1
+            names.append(run.name)
             super()._start_trace(run)
 
     refined, config = made(), {"callbacks": [Seeing()]}
@@ -124,7 +125,7 @@ async def test_a_tracer_sees_no_run_that_is_not_of_the_users_or_of_the_loop(way:
     )
     names.clear()
     calls = await counts(refined, way, "how?", config)
-    assert names == {
+    assert Counter(names) == {
         "RunnableTPO": 1, "tpo:sample": 1, "tpo:loss": 2, "tpo:gradient": 2, "tpo:update": 2, "tpo:score": 3,
         "Instant": 7, "StrOutputParser": 15,
     }  # fmt: skip

@@ -187,6 +187,9 @@ def configured(config: TPOConfig | None, settings: Mapping[str, Any]) -> TPOConf
     """
     if config is not None and not isinstance(config, TPOConfig):
         raise InvalidInputError(f"config must be a TPOConfig, not {type(config).__name__}")
+    config = config or TPOConfig()
+    if not settings:
+        return config
     known = [f.name for f in fields(TPOConfig)]
     for name in settings:
         if name in REWARD_NAMES:
@@ -194,8 +197,7 @@ def configured(config: TPOConfig | None, settings: Mapping[str, Any]) -> TPOConf
         if name not in known:
             hint = nearest(name, known) or f"; the settings are {', '.join(known)}"
             raise InvalidInputError(f"unknown argument {name}{hint}")
-    config = config or TPOConfig()
-    return replace(config, **settings) if settings else config
+    return replace(config, **settings)
 
 
 REWARD_NAMES = (

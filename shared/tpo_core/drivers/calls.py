@@ -129,7 +129,7 @@ class Calls:
             self._learn(len(found))
         elif self._of_n is not None and may_refuse_n(self._of_n):
             self._takes_n[self._request.task] = False
-        spent = Usage.total(c.usage for c in found)
+        spent = Usage.total([c.usage for c in found])
         more = max(0, spent.calls - len(seeds))
         self._asked += more
         self._left -= more

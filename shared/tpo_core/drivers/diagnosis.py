@@ -26,6 +26,8 @@ class Diagnosis:
         """How often the policy was called weak, and how often anything else was said."""
         self._said = {True: "", False: ""}
         """The first of either."""
+        self._last: Trajectory | None = None
+        """Not in the sums yet: what one query alone shows is never said."""
         self._evidence = Evidence()
         self._usable = self._made = 0
 
@@ -35,8 +37,16 @@ class Diagnosis:
         if not isinstance(result, Trajectory):
             return
         if diagnosis := result.diagnosis:
-            self._counts[result.weak_policy] += 1
-            self._said[result.weak_policy] = self._said[result.weak_policy] or diagnosis
+            weak = result.weak_policy
+            self._counts[weak] += 1
+            self._said[weak] = self._said[weak] or diagnosis
+        self._sum_up()
+        self._last = result
+
+    def _sum_up(self) -> None:
+        if (result := self._last) is None:
+            return
+        self._last = None
         if (evidence := shown(result.candidates, result.steps)).finite:
             self._evidence += evidence
         made = [c for c in result.candidates if not c.fresh]
@@ -55,6 +65,7 @@ class Diagnosis:
         return f"{self._counts[weak]} of {self.queries} queries: {self._said[weak]}{numbers}"
 
     def _numbers(self) -> str:
+        self._sum_up()
         s = spread_of(self._evidence)
         if s is None or self._evidence.critiques < FEW:
             return ""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,7 +27,7 @@ from tpo_core.masking import hidden_errors
 from tpo_core.models.policy import Policy, Remembering
 from tpo_core.rewards.base import RewardModel
 from tpo_core.trajectory import Trajectory
-from tpo_core.values import Completion, Pair, Reward
+from tpo_core.values import Completion, Pair, Reward, changed
 
 __all__ = ["Batch", "Call", "Models", "Observer", "Scoring", "Served", "Telling", "Ticket", "serve"]
 
@@ -40,19 +39,19 @@ Observer: TypeAlias = "Callable[[Progress], Awaitable[None] | None]"
 T = TypeVar("T")
 
 
-class Ticket(ABC, Generic[T]):
-    """One call to be made for a run; its two ways differ by one await."""
+class Ticket(Generic[T]):
+    """One call to be made for a run; its two ways, of the subclasses, differ by one await."""
 
     outcome: Done[T] | Raised | None = None
     """None until the call has ended, or its deadline has passed."""
 
-    @abstractmethod
     def call(self) -> T:
         """Make the call in this thread."""
+        raise NotImplementedError
 
-    @abstractmethod
     async def acall(self) -> T:
         """Make the call in this event loop."""
+        raise NotImplementedError
 
     @property
     def ended(self) -> Done[T] | Raised:
@@ -195,7 +194,7 @@ def serve(ledger: Ledger, models: Models, place: int = 0) -> Served[Trajectory]:
     """
     trace = traced_query(ledger.query, ledger.config, place)
     try:
-        trajectory = yield from _serve(ledger, replace(models, trace=trace), place)
+        trajectory = yield from _serve(ledger, changed(models, trace=trace), place)
     except BaseException as error:
         trace.ended(ledger.trajectory("cancelled" if isinstance(error, GeneratorExit) else "error"), error)
         raise

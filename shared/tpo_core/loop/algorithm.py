@@ -207,8 +207,9 @@ def _improve(ledger: Ledger, plan: Plan, first: int) -> Generator[Effect, Any, b
         updates.append(_update(ledger, ledger.steps[place], n))
         left -= n
     number = ledger.steps[first].step
-    fresh = request(ledger, "sample", None, ledger.given, min(plan.fresh, left), number)
-    return (yield from make(ledger, *updates, fresh, critiques=dict(enumerate(places))))
+    if plan.fresh and left:
+        updates.append(request(ledger, "sample", None, ledger.given, min(plan.fresh, left), number))
+    return (yield from make(ledger, *updates, critiques=dict(enumerate(places))))
 
 
 def _update(ledger: Ledger, step: Step, n: int) -> Generate:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from tpo_core.config import TPOConfig
@@ -16,7 +17,7 @@ from tpo_core.errors import InvalidInputError
 from tpo_core.loop.effects import Task
 from tpo_core.prompts.rendering import show_query
 from tpo_core.trajectory import StopReason, Trajectory
-from tpo_core.values import Candidate, Completion, Failure, Pair, Prompt, Reward, Step, Usage, changed
+from tpo_core.values import NO_USAGE, Candidate, Completion, Failure, Pair, Prompt, Reward, Step, Usage, changed
 
 __all__ = ["Ledger"]
 
@@ -130,7 +131,7 @@ class Ledger:
     def spend(self, usage: Usage, calls: int, task: str = "sample") -> None:
         """Enter what was asked: at least ``calls`` samples, more where ``usage`` says that calls failed."""
         usage = usage if usage.calls >= calls else changed(usage, calls=calls)
-        self.spent[task] = self.spent.get(task, Usage()) + usage
+        self.spent[task] = usage + self.spent.get(task, NO_USAGE)
         self.usage += usage
 
     # -- the cache ----------------------------------------------------------------------------------------------------
@@ -159,7 +160,7 @@ class Ledger:
             fresh=fresh,
             critique=critique,
             index=len(self.candidates),
-            context=None if context == self.query or not _shows(context) else context,
+            context=None if context is None or context == self.query or not _shows(context) else context,
         )
         self.candidates.append(candidate)
         return candidate
@@ -167,7 +168,8 @@ class Ledger:
     def unscored(self, candidates: Sequence[Candidate]) -> tuple[Pair, ...]:
         """Return one pair per distinct response, to what it answers, that has no reward yet."""
         new = {key: c for c in candidates if c.failure is None and (key := _key(c.context, c)) not in self._rewards}
-        return tuple(Pair(c.answers(self.query), c.response, c.value, self.inputs, self.query) for c in new.values())
+        query, inputs = self.query, self.inputs
+        return tuple([Pair(c.answers(query), c.response, c.value, inputs, query) for c in new.values()])
 
     def enter_rewards(
         self, pairs: Sequence[Pair], rewards: Sequence[Reward], cause: BaseException | None = None
@@ -187,16 +189,16 @@ class Ledger:
                 self._rewards[self._key(pair)] = reward
             else:
                 odd[self._key(pair)] = Failure("unscored", reward.failure or f"the reward is {float(reward)}", cause)
-        self.candidates = [self._rewarded(c, odd) for c in self.candidates]
-        self.best = max(self.scored, key=_reward, default=None)
-        self.worst = min(self.scored, key=_reward, default=None)
+        self.candidates = [c if c.reward is not None else self._rewarded(c, odd) for c in self.candidates]
+        scored = self.scored
+        self.best = max(scored, key=_OF_SCORED, default=None)
+        self.worst = min(scored, key=_OF_SCORED, default=None)
         if self.best is not None and (before is None or _reward(self.best) > _reward(before)):
             self._gained = self.candidates[-1].step
 
     def _rewarded(self, candidate: Candidate, odd: Mapping[Any, Failure]) -> Candidate:
-        """Return a candidate with its reward, or with the reason why it has none, which ``odd`` has by its key."""
-        failed = candidate.failure is not None and candidate.failure.reason != "unscored"
-        if failed or candidate.reward is not None:
+        """Return one without a reward with it, or with the reason why it has none, which ``odd`` has by its key."""
+        if candidate.failure is not None and candidate.failure.reason != "unscored":
             return candidate
         key = _key(candidate.context, candidate)
         reward = self._rewards.get(key)
@@ -257,12 +259,16 @@ def _key(context: Prompt | None, scored: Candidate | Pair) -> Any:
     )
 
 
-def _shows(context: Prompt | None) -> bool:
+def _shows(context: Prompt) -> bool:
     """Return whether a context has any text; one that has none is as good as none."""
     try:
-        return context is not None and bool(show_query(context))
+        return bool(show_query(context))
     except InvalidInputError:
         return False
+
+
+_OF_SCORED: Any = attrgetter("reward")
+"""The reward of a candidate that has one."""
 
 
 def _reward(candidate: Candidate) -> float:

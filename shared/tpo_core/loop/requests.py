@@ -93,7 +93,7 @@ def make(
 
 def ask(ledger: Ledger, *requests: Generate) -> Generator[Effect, Any, list[Sequence[Completion]]]:
     """Yield requests that can run at once, and book what they cost; they share what the call budget has to spare."""
-    spare, since = ledger.spare(sum(r.n for r in requests)), ledger.elapsed
+    spare, since = ledger.spare(sum([r.n for r in requests])), ledger.elapsed
     if spare is not None:
         requests = tuple(changed(r, spare=spare // len(requests)) for r in requests)
     answers: list[Sequence[Completion]] = []
@@ -108,10 +108,10 @@ def ask(ledger: Ledger, *requests: Generate) -> Generator[Effect, Any, list[Sequ
         error = masked(raised)
         lost = Completion(failure=Failure("error", f"{type(error).__name__}: {error}", error))
         answers = [[lost] * request.n for request in requests]
-    for task in dict.fromkeys(request.task for request in requests):
+    for task in dict.fromkeys([request.task for request in requests]):
         ledger.clocked(task, since)
     for request, completions in zip(requests, answers, strict=True):
-        ledger.spend(Usage.total(c.usage for c in completions), request.n, request.task)
+        ledger.spend(Usage.total([c.usage for c in completions]), request.n, request.task)
     return answers
 
 
@@ -153,6 +153,9 @@ def _lost(ledger: Ledger, pairs: Sequence[Pair], error: Exception) -> None:
         raise RewardError(f"the reward model raised {what}") from error
 
 
+_UNASKED = Completion(failure=Failure("empty", "the call budget is used up"))
+
+
 @dataclass(frozen=True)
 class Question:
     """What the critic is asked about one candidate."""
@@ -169,7 +172,7 @@ def say(
 
     A critique cut short is still a critique.
     """
-    said = [Completion(failure=Failure("empty", "the call budget is used up")) for _ in questions]
+    said = [_UNASKED] * len(questions)
     for _ in range(2):
         left = [place for place, answer in enumerate(said) if answer.failure is not None]
         left = left[: ledger.affordable(len(left))]
@@ -178,7 +181,8 @@ def say(
         again = [questions[place] for place in left]
         asked = [request(ledger, task, q.signature, q.inputs, 1, step, q.about) for q in again]
         for place, [completion] in zip(left, (yield from ask(ledger, *asked)), strict=True):
-            said[place] = changed(completion, failure=completion.failure or refuse(completion.text))
+            failure = completion.failure or refuse(completion.text)
+            said[place] = completion if failure is completion.failure else changed(completion, failure=failure)
         if ledger.exhausted():
             break
     return said

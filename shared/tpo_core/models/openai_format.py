@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tpo_core.models.token_reports import Written, of_all_choices
+from tpo_core.models.token_reports import of_all_choices
 from tpo_core.values import Completion, Failure, Usage
 
 __all__ = ["completions_of", "read_finish_reason", "read_logprobs", "read_usage"]
@@ -63,11 +63,12 @@ def read_usage(response: Any) -> Usage:
         completion_tokens=getattr(usage, "completion_tokens", 0) or 0,
         cached_tokens=getattr(details, "cached_tokens", 0) or 0,
     )
-    return of_all_choices(reported, [_written(choice) for choice in response.choices])
+    choices = response.choices
+    return of_all_choices(reported, list(map(_written, choices)), lambda i: choices[i].finish_reason == "length")
 
 
-def _written(choice: Any) -> Written:
+def _written(choice: Any) -> str:
     message = choice.message
     calls = [call.function.arguments or "" for call in getattr(message, "tool_calls", None) or () if call.function]
     parts = [getattr(message, "reasoning_content", None) or "", message.content or "", *calls]
-    return Written("\n".join(filter(None, parts)), choice.finish_reason == "length")
+    return "\n".join(filter(None, parts))

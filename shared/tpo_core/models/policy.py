@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from tpo_core.loop.effects import Generate, Task
 from tpo_core.prompts.modeltext import without_reasoning
@@ -13,7 +13,7 @@ from tpo_core.prompts.reading import read
 from tpo_core.prompts.rendering import as_messages, render
 from tpo_core.values import Completion, Message
 
-__all__ = ["AfterFirst", "ChatModel", "ChatPolicy", "Policy", "Remembering"]
+__all__ = ["AfterFirst", "ChatModel", "ChatPolicy", "Policy", "Remembering", "is_policy"]
 
 
 @runtime_checkable
@@ -40,6 +40,11 @@ class Policy(Protocol):
 
     async def agenerate(self, request: Generate, seeds: Sequence[int]) -> Sequence[Completion]:
         """Answer as ``generate`` does, without blocking."""
+
+
+def is_policy(thing: Any) -> TypeGuard[Policy]:
+    """Return whether ``thing`` is a ``Policy``; ``isinstance`` reads the protocol anew each time before Python 3.12."""
+    return all(hasattr(thing, name) for name in ("takes_n", "fatal", "generate", "agenerate"))
 
 
 @runtime_checkable

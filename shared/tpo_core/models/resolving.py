@@ -8,7 +8,7 @@ from tpo_core.errors import InvalidInputError
 from tpo_core.models.hosts import DSPyChat, DSPyLM, LangChainChat, LangChainModel
 from tpo_core.models.litellm_chat import LiteLLMChat
 from tpo_core.models.openai_chat import PREFIX, OpenAIChat
-from tpo_core.models.policy import ChatModel, ChatPolicy, Policy
+from tpo_core.models.policy import ChatModel, ChatPolicy, Policy, is_policy
 
 __all__ = ["Answering", "as_chat", "as_policy"]
 
@@ -47,4 +47,4 @@ def as_policy(policy: Any) -> Policy:
     Raises:
         InvalidInputError: It is none of these.
     """
-    return policy if isinstance(policy, Policy) else ChatPolicy(as_chat(policy, name="policy"))
+    return policy if is_policy(policy) else ChatPolicy(as_chat(policy, name="policy"))

@@ -47,7 +47,7 @@ def fence(text: str, name: str = "response") -> str:
     text = split_control_tokens(text)
     # what a model may read as such a tag; numbers stay text, since one may be of any length
     taken = {match[1] or "1" for match in _tags(name).finditer(text)} if ">" in text else ()
-    number = next(n for n in count(1) if str(n) not in taken)
+    number = next(n for n in count(1) if str(n) not in taken) if taken else 1
     tag = name if number == 1 else f"{name}-{number}"
     return f"<{tag}>\n{text}\n</{tag}>"
 

@@ -250,9 +250,8 @@ def _distinct(pairs: Sequence[Pair]) -> tuple[list[Pair], list[int]]:
     places: list[int] = []
     for pair in pairs:
         prompt = pair.prompt if isinstance(pair.prompt, str) else repr(pair.prompt)
-        key = (prompt, pair.response, id(pair.inputs))
-        if key not in seen:
-            seen[key] = len(distinct)
+        place = seen.setdefault((prompt, pair.response, id(pair.inputs)), len(distinct))
+        if place == len(distinct):
             distinct.append(pair)
-        places.append(seen[key])
+        places.append(place)
     return distinct, places

@@ -279,8 +279,8 @@ def lift(answer: Any) -> Reward:
     """
     if isinstance(answer, Reward):
         return answer
-    if isinstance(answer, (float, int)):
-        return _reward(answer, None)
+    if isinstance(answer, (float, int)) and math.isfinite(answer):
+        return Reward(answer)
     if isinstance(answer, tuple) and len(answer) == 2 and not isinstance(answer[1], Real):
         return _reward(answer[0], answer[1])
     if isinstance(answer, Mapping):

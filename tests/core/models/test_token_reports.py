@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tpo_core import LiteLLMChat, TPOConfig, Trajectory, Usage, run
-from tpo_core.models.token_reports import Written, least_tokens, of_all_choices
+from tpo_core.models.token_reports import least_tokens, of_all_choices
 from tpo_core.rewards import FunctionReward
 
 ROOT = Path(__file__).parents[3]
@@ -46,17 +46,17 @@ def test_the_least_is_most_of_what_there_is():
 @given(st.lists(st.text(max_size=40) | st.sampled_from(["Oak is hard.", "", "Yes", "中文"]), min_size=1, max_size=5))
 def test_a_report_of_all_choices_is_believed(texts):
     usage = Usage(0, 1, 10, sum(map(counted, texts)), 5)
-    assert of_all_choices(usage, [Written(text) for text in texts]) == usage
+    assert of_all_choices(usage, texts) == usage
 
 
 def test_a_report_of_no_tokens_stays_one():
-    assert of_all_choices(Usage(), [Written("a b c"), Written("d e f")]) == Usage()
+    assert of_all_choices(Usage(), ["a b c", "d e f"]) == Usage()
 
 
 @pytest.mark.parametrize("cut", [True, False])
 def test_a_report_of_the_first_choice_is_replaced_by_an_estimate_of_all(cut):
     sentences = ["Oak is a hard and heavy wood that lasts.", "Pine is soft; it grows fast, and it is cheap.", "Balsa."]
-    usage = of_all_choices(Usage(0, 1, 10, counted(sentences[0])), [Written(s, cut) for s in sentences])
+    usage = of_all_choices(Usage(0, 1, 10, counted(sentences[0])), sentences, lambda place: cut)
     real = 3 * counted(sentences[0]) if cut else sum(map(counted, sentences))  # those cut short are equally long
     assert usage.estimated and usage.prompt_tokens == 10
     assert usage.completion_tokens == real if cut else abs(usage.completion_tokens - real) <= 0.2 * real
