@@ -5,7 +5,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # What one process of the tests has compiled, the next need not compile.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test one-half other-half browser lint docs bench torture clean
+.PHONY: demo test one-half other-half browser lint versions hosts-lowest hosts-newest lowest newest audit docs bench torture clean
 
 # The reward counts what a reader can check by eye; `make demo REWARD=judge` has the model judge itself.
 REWARD ?= recipes/table.py:checks
@@ -20,12 +20,39 @@ HALF = $(addprefix tests/core/,cli drivers loop models prompts report studies te
 
 test: .venv/done browser lint
 	$(MAKE) --no-print-directory -j2 --output-sync=target one-half other-half
+	$(MAKE) --no-print-directory versions
 
 one-half:
 	.venv/bin/python -m pytest -p no:cacheprovider $(HALF)
 
 other-half:
 	.venv/bin/python -m pytest -p no:cacheprovider $(addprefix --ignore=,$(HALF))
+
+# The tests that touch the hosts most, with the lowest versions that are allowed and with the newest ones of a day on
+# which `make newest` passed: what is new since then does not fail a change that has nothing to do with it.
+HOSTS = tests/dspy/test_tpo.py tests/langchain/test_runnable.py tests/core/models/test_served.py tests/core/test_masking.py
+AS_OF = 2026-11-27
+
+versions:
+	$(MAKE) --no-print-directory -j2 --output-sync=target hosts-lowest hosts-newest
+
+hosts-lowest:
+	tests/versions.sh lowest -q $(HOSTS)
+
+hosts-newest:
+	AS_OF=$(AS_OF) tests/versions.sh newest -q $(HOSTS)
+
+# All tests that need neither torch nor Ray, with the lowest versions, and with the newest there are today: run weekly.
+ALL = tests/dspy tests/langchain tests/litellm tests/otel tests/core/drivers tests/core/loop tests/core/models \
+  tests/core/prompts tests/core/runs tests/core/test_injection.py tests/core/test_masking.py
+
+lowest newest:
+	tests/versions.sh $@ $(ALL)
+
+# Looks up every installed package in PyPI's advisories. --strict: what cannot be looked up is a failure.
+audit: .venv/done
+	.venv/bin/uv pip list -q --python .venv --exclude-editable --format freeze | sed 's/+.*//' > .venv/audited.txt
+	.venv/bin/uv tool run --system-certs pip-audit -r .venv/audited.txt --no-deps --disable-pip --strict
 
 # Tests look at the pages of reports in a Chromium. Where this is a container's root with apt, it is fetched; elsewhere
 # it is yours to install, and without it those tests are skipped.
@@ -78,4 +105,4 @@ torture: .venv/done
 	touch $@
 
 clean:
-	rm -rf .venv .venv-demo .venv-docs site .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .venv-demo .venv-docs .venv-lowest .venv-newest site .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -39,8 +39,8 @@ _USER = re.compile(r"(?<=://)[^/\s'\"<>]*@")
 _QUERY = re.compile(r"([?&][\w.\-]{0,40}(?:" + _NAMES + r"|auth|sig)[\w.\-]{0,20}=)[^&\s#'\"<>]+", re.IGNORECASE)
 _BEARER = re.compile(r"(\bbearer\s{1,4})(?=\S{0,200}\d)[^\s'\",}]{8,}", re.IGNORECASE)
 
-_LOGGERS = ("httpx", "openai._base_client", "LiteLLM")
-"""Those that log addresses: httpx at INFO, the others at DEBUG."""
+_LOGGERS = ("httpx", "httpx2", "openai._base_client", "LiteLLM")
+"""Those that log addresses: the HTTP clients (httpx2 is that of openai 3) at INFO, the others at DEBUG."""
 
 
 def public(address: str) -> str:

@@ -58,7 +58,7 @@ def chat_of(where: str, way: str, kind: type[Chat] = LiteLLMChat) -> Chat:
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """Record all that any library logs."""
-    loggers = [logging.getLogger(name) for name in ("httpx", "openai", "LiteLLM", "httpcore")]
+    loggers = [logging.getLogger(name) for name in ("httpx", "httpx2", "openai", "LiteLLM", "httpcore", "httpcore2")]
     levels = [logger.level for logger in loggers]
     with caplog.at_level(logging.DEBUG):
         for logger in loggers:
@@ -66,6 +66,16 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixtur
         yield caplog
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@pytest.mark.parametrize("client", ["httpx", "httpx2"])
+def test_the_address_that_an_http_client_logs_is_shown_without_its_password(
+    client: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = OpenAIChat("smol", api_base="http://me:canary-1@127.0.0.1:9/v1", api_key="none")
+    with caplog.at_level(logging.INFO, client):
+        logging.getLogger(client).info("HTTP Request: POST %s", "http://me:canary-1@127.0.0.1:9/v1/chat/completions")
+    assert "canary" not in caplog.text and "127.0.0.1" in caplog.text and held.name
 
 
 @pytest.mark.parametrize("way", WAYS)

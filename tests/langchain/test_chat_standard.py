@@ -45,7 +45,8 @@ class Answers(DefaultAnswers):
         return "こんにちは 你好" if "customer" in name else VALUES[field.get("type", "string")]
 
 
-@pytest.fixture(scope="module", autouse=True)
+# One a test: langchain-openai keeps a client for each address, and each test has an event loop of its own
+@pytest.fixture(autouse=True)
 def server() -> Iterator[LoopbackServer]:
     with LoopbackServer(Answers()) as running:
         TestChatTPO.url = TestChatTPOStandardUnit.url = running.url

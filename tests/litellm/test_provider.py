@@ -17,7 +17,6 @@ import litellm
 import openai
 import pytest
 from langchain_core.output_parsers import StrOutputParser
-from langchain_litellm import ChatLiteLLM
 
 from loopback import LoopbackServer
 from tpo_core import InvalidInputError, TPOConfig
@@ -56,6 +55,7 @@ def where(server: LoopbackServer) -> dict[str, Any]:
 
 
 async def test_any_litellm_model_string_works_through_langchain(loopback: Any) -> None:
+    ChatLiteLLM = pytest.importorskip("langchain_litellm").ChatLiteLLM  # for Python 3.11 and later
     server = loopback()
     model = ChatLiteLLM(model="openai/smol", **where(server))
     refined = RunnableTPO(model | StrOutputParser(), reward=checksum, width=3, depth=1, return_trajectory=True)
@@ -197,12 +197,16 @@ def test_without_a_reward_the_model_judges_itself(loopback: Any) -> None:
     litellm.custom_provider_map = []
 
 
+def test_langchain_reaches_it_by_its_litellm_model(loopback: Any, tpo: Any) -> None:
+    model = pytest.importorskip("langchain_litellm").ChatLiteLLM
+    assert model(model="tpo/openai/smol", **where(loopback())).invoke("how?").text
+
+
 def test_other_providers_and_whatever_calls_litellm_reach_it(loopback: Any, tpo: Any) -> None:
     server = loopback()
     register(checksum, TPOConfig(mode="bon", width=2), provider="bon")
     assert litellm.completion(model="bon/openai/smol", messages=HOW, **where(server)).choices[0].message.content
     assert len(server.requests) == 1
-    assert ChatLiteLLM(model="tpo/openai/smol", **where(server)).invoke("how?").text
     router = litellm.Router([{"model_name": "best", "litellm_params": {"model": "tpo/openai/smol", **where(server)}}])
     answer = router.completion(model="best", messages=HOW)
     assert answer.choices[0].message.provider_specific_fields["tpo"]["usage"]["calls"] == 8

@@ -108,6 +108,8 @@ def test_the_names_are_those_of_the_semantic_conventions(spans: Spans, loopback:
     model = OpenAIChat("openai/smol", api_base=loopback().url, api_key="none")
     run("how?", model, Length(), width=3, depth=1, temperature=0.5, max_response_tokens=40, seed=7)
     known = {value for name, value in vars(gen_ai_attributes).items() if name.isupper()}
+    if "gen_ai.workflow.name" not in known:
+        pytest.skip("these conventions are older than the names")
     used = {name for span in spans.all() for name in span.attributes or {}} | {
         name for span in spans.all() for event in span.events for name in event.attributes or {}
     }
