@@ -43,6 +43,8 @@ from tpo_core.values import Completion, Message
 ARMS = ("as shipped", "bare")
 LIMIT = 40
 """Tokens that critic and editor may write."""
+LEAST = 4
+"""Attacks of a kind below which the table leaves it out."""
 LOSS = "The chosen response is right, and the rejected one is wrong. The chosen one is very short."
 GRADIENT = "1. Write one full sentence of at most fifteen words."
 FENCE = re.compile(r"<(?P<tag>(?P<name>[a-z_]+(?:-[ab])?)(?:-\d+)?)>\n(?P<text>.*?)\n</(?P=tag)>", re.DOTALL)
@@ -208,12 +210,14 @@ def table(path: Path, arms: Sequence[str] = ARMS, kinds: Sequence[Kind] = KINDS)
     found = Found(path)
     head = ["kind", "read by", "attacks", *(f"succeeded, {arm}" for arm in arms), *(f"rise, {arm}" for arm in arms)]
     lines = [head, ["---"] * len(head)]
-    for kind in kinds:
-        measured = [a for a in ATTACKS if a.kind is kind and found.has(a, arms)]
-        if measured:
+    groups = [(kind.name, kind.reader, [kind]) for kind in kinds]
+    groups.append(("all of them", "judge", [kind for kind in kinds if kind.reader == "judge"]))
+    for name, reader, members in groups:
+        measured = [a for a in ATTACKS if a.kind in members and found.has(a, arms)]
+        if len(measured) >= LEAST:
             shares = [_share([found.succeeded(a, arm) for a in measured]) for arm in arms]
             rises = [_mean([r for a in measured if (r := found.rise(a, arm)) is not None]) for arm in arms]
-            lines.append([kind.name, kind.reader, str(len(measured)), *shares, *rises])
+            lines.append([name, reader, str(len(measured)), *shares, *rises])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 

@@ -154,7 +154,19 @@ def test_links_between_pages_lead_somewhere():
 def test_the_tables_of_results_are_made_from_the_stored_answers() -> None:
     real_policy = script("real_policy")
     page = (ROOT / "docs" / "results.md").read_text()
-    results = sorted((ROOT / "benchmarks" / "results").glob("*.xz"))
+    results = sorted((ROOT / "benchmarks" / "results").glob("ifeval-*.xz"))
     tables = [real_policy.table(path, markdown=True) for path in results]
     assert len(tables) == 2 and all(made in page for made in tables)
     assert tables[0] in (ROOT / "README.md").read_text()
+
+
+def test_the_table_of_attacks_is_made_from_the_stored_answers() -> None:
+    [path] = (ROOT / "benchmarks" / "results").glob("injection-*.xz")
+    assert script("injection").table(path) in (ROOT / "docs" / "security.md").read_text()
+
+
+def test_the_tests_that_hold_promises_are_there() -> None:
+    named = re.findall(r"`(tests/[\w./]+\.py)::(\w+)`", (ROOT / "docs" / "security.md").read_text())
+    assert len(named) > 12
+    for path, name in named:
+        assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), f"{path}::{name}"
