@@ -19,7 +19,7 @@ from tpo_core.values import Candidate, Completion, Failure, Step, Usage
 from tpo_dspy.adapters import Sampling, lenient, salted
 from tpo_dspy.agents import Agent
 from tpo_dspy.callbacks import Request, Rounds, is_async, named
-from tpo_dspy.fields import Shape, seen_text, show
+from tpo_dspy.fields import Shape, seen_text
 from tpo_dspy.finishing import Ending, Finish, Found, Made
 from tpo_dspy.programs import predictors_of
 
@@ -267,7 +267,7 @@ def _unparsed(error: dspy.AdapterParseError) -> Failure:
     said = str(getattr(error, "lm_response", "") or "")
     if not said.strip() or said == "None":
         return Failure("empty", "the response is empty", error)
-    return Failure("unparsable", f"its fields could not be read from {show(said)!r:.200}", error)
+    return Failure("unparsable", f"its fields could not be read from the {len(said)} characters that came", error)
 
 
 def usage_of(tracker: Any) -> Usage:

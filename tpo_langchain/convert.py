@@ -53,7 +53,7 @@ def text_of(value: Any) -> str:
         except (TypeError, ValueError):
             pass
     raise InvalidInputError(
-        f"the chain's output {value!r:.80} ({type(value).__name__}) is not text; "
+        f"the chain's output, of type {type(value).__name__}, is not text; "
         "give render= a function from it to the text that is to be judged"
     )
 

@@ -25,7 +25,7 @@ def missing(value: Any) -> Failure | None:
         return failed(value)
     if isinstance(value, dict) and (error := value.get("parsing_error")) is not None and "raw" in value:
         known = isinstance(error, Exception)
-        return Failure("unparsable", one_line(error), error) if known else Failure("unparsable", str(error))
+        return Failure("unparsable", _why(error), error) if known else Failure("unparsable", str(error))
     return None
 
 
@@ -39,4 +39,19 @@ def unparsable(error: Exception) -> Failure | None:
     """Return what an answer that could not be parsed is; None for another error."""
     if type(error).__name__ == "LengthFinishReasonError":  # openai's client, on structured output cut short
         return Failure("length", str(error), error)
-    return Failure("unparsable", one_line(error), error) if isinstance(error, _UNPARSABLE) else None
+    return Failure("unparsable", _why(error), error) if isinstance(error, _UNPARSABLE) else None
+
+
+def _why(error: BaseException) -> str:
+    """Write a parser's exception in one line, without the text that it quotes: that stands in no error and no log."""
+    inner = error.__cause__ or error.__context__
+    if isinstance(error, ValidationError):
+        found = error.errors(include_input=False, include_url=False, include_context=False)
+        told = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'it'}: {each['msg']}" for each in found)
+        return one_line(ValueError(told)).replace("ValueError", type(error).__name__, 1)
+    if isinstance(error, OutputParserException):
+        if isinstance(inner, (ValidationError, JSONDecodeError)):
+            return _why(inner)
+        if error.llm_output:
+            return f"{type(error).__name__}: its parser could not read the {len(error.llm_output)} characters that came"
+    return one_line(error)

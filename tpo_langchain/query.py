@@ -96,7 +96,7 @@ def _shown(fields: Mapping[str, Any]) -> dict[str, str]:
 
 def _keyed(given: Any, key: str) -> Any:
     if not isinstance(given, Mapping) or key not in given:
-        raise InvalidInputError(f"query names the key {key!r}, which the input {given!r:.80} does not have")
+        raise InvalidInputError(f"query names the key {key!r}, which the input, {_kind(given)}, does not have")
     return given[key]
 
 
@@ -132,5 +132,11 @@ def _chat(messages: Sequence[BaseMessage]) -> Prompt:
 
 def _unclear(given: Any) -> InvalidInputError:
     return InvalidInputError(
-        f"cannot tell what is asked in the input {given!r:.120}; give query= a function of the input, or a key"
+        f"cannot tell what is asked in the input, {_kind(given)}; give query= a function of the input, or a key"
     )
+
+
+def _kind(given: Any) -> str:
+    """Describe an input without what it says."""
+    keys = f" with {', '.join(map(repr, given)) or 'nothing in it'}" if isinstance(given, Mapping) else ""
+    return f"of type {type(given).__name__}{keys}"

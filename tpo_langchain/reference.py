@@ -66,7 +66,7 @@ class Reference:
 
 def _apart(given: Any, key: str) -> tuple[Any, Any]:
     if not isinstance(given, Mapping) or key not in given:
-        raise InvalidInputError(f"reference names the key {key!r}, which the input {given!r:.80} does not have")
+        raise InvalidInputError(f"reference names the key {key!r}, which the input does not have")
     return given[key], {name: value for name, value in given.items() if name != key}
 
 

@@ -20,15 +20,18 @@ from tpo_core.cli.main import main
 from tpo_core.errors import InvalidInputError, StoreError, TPOError
 from tpo_core.prompts.reading import read
 from tpo_core.prompts.rendering import fence
-from tpo_core.prompts.signatures import TextualGradient, TextualLoss, Update
+from tpo_core.prompts.signatures import Signature, TextualGradient, TextualLoss, Update
 from tpo_core.rewards.judge.verdicts import read_choice, read_grade
 from tpo_core.runs import Item, RunReader, RunStore, export
 from tpo_core.testing import RubricReward, SimulatedPolicy
 
-__all__ = ["command_line", "completions", "run_file", "trajectory"]
+__all__ = ["SHOWN", "check_fence", "check_read", "command_line", "completions", "run_file", "trajectory", "written"]
 
 AT_ONCE = 100
 """Completions of one seed."""
+
+HUGE = 500
+"""Of so many seeds, one has a completion of 10 MB."""
 
 PARTS = (
     *HOSTILE, "word ", "Ünïcode ", "\n", "\n\n", "#", "# Rewrite\n", "`", "```", "<", ">", "&lt;", "\r\n", "\t", "\\",
@@ -46,23 +49,35 @@ SHOWN = {
 def completions(seed: int, seen: Counter[str]) -> None:
     """Read completions made of what has broken readers; nothing may come of one that was not in it."""
     draw = random.Random(seed)
-    for _ in range(AT_ONCE):
+    for place in range(AT_ONCE):
         text = "".join(draw.choice(PARTS) for _ in range(draw.randrange(12)))
+        if seed % HUGE == HUGE - 1 and place == 0:
+            text = (text or draw.choice(PARTS[1:])) * (10_000_000 // len(text or "x" * 10) + 1)
+            seen["of 10 MB"] += 1
         signature = draw.choice([Update, TextualLoss, TextualGradient])
-        try:
-            found = read(signature, text, SHOWN if draw.random() < 0.5 else None)
-        except TPOError:
-            seen["refused"] += 1
-        else:
-            seen["read"] += 1
-            written = _without_blanks(text) + _without_blanks(_without_escapes(text))
-            lines = map(_without_blanks, found.splitlines())
-            assert all(line in written for line in lines), f"{text!r} was read as {found!r}"
+        seen[check_read(signature, text, SHOWN if draw.random() < 0.5 else None)] += 1
         for grade in (read_grade(text, 1, 10), read_choice(text, ("A", "B"))):
             seen["verdict" if grade is not None else "no verdict"] += 1
-        fenced = fence(text)
-        close = fenced.rstrip().rpartition("\n")[2]
-        assert fenced.count(close) == 1, f"a fence was closed from inside: {text!r}"
+        check_fence(text)
+
+
+def check_read(signature: Signature, text: str, shown: dict[str, str] | None) -> str:
+    """Read a completion; returns how it ended. Each line of what is read was in it."""
+    try:
+        found = read(signature, text, shown)
+    except TPOError:
+        return "refused"
+    written = _without_blanks(text) + _without_blanks(_without_escapes(text))
+    lines = map(_without_blanks, found.splitlines())
+    assert all(line in written for line in lines), f"{text!r} was read as {found!r}"
+    return "read"
+
+
+def check_fence(text: str) -> None:
+    """Fence a text, which does not close the fence."""
+    fenced = fence(text)
+    close = fenced.rstrip().rpartition("\n")[2]
+    assert fenced.count(close) == 1, f"a fence was closed from inside: {text!r}"
 
 
 def _without_blanks(text: str) -> str:
@@ -75,14 +90,15 @@ def _without_escapes(text: str) -> str:
 
 
 @cache
-def _written() -> str:
+def written() -> str:
+    """Return a trajectory's JSON."""
     return run("How?", SimulatedPolicy(), RubricReward(), TPOConfig(width=3, depth=1)).to_json()
 
 
 def trajectory(seed: int, seen: Counter[str]) -> None:
     """Read a trajectory's JSON in which something was changed: it is read, or refused in one line."""
     draw = random.Random(seed)
-    data = json.loads(_written())
+    data = json.loads(written())
     for _ in range(draw.randrange(1, 4)):
         _change(draw, data)
     text = json.dumps(data)
@@ -126,7 +142,7 @@ def _run_bytes() -> bytes:
         with RunStore.open(folder, settings={"width": 3}) as store:
             for n in range(20):
                 query = store.admit(Item(f"q{n}", f"ask {n}"))
-                store.finish(query.position, Trajectory.from_json(_written())).wait()
+                store.finish(query.position, Trajectory.from_json(written())).wait()
             store.end_of_source()
         return Path(folder, "run.sqlite").read_bytes()
 

@@ -200,7 +200,8 @@ def nothing_error(ledger: Ledger) -> GenerationError | RewardError:
         return RewardError(
             f"the reward model scored none of {len(ledger.candidates)} candidates ({told})", trajectory=trajectory
         )
-    causes = tuple(f.exception for f in failures if f.exception is not None)
+    # The exception of a parser quotes what it could not read: a model's text is shown in no traceback.
+    causes = tuple(f.exception for f in failures if f.exception is not None and f.reason != "unparsable")
     error = GenerationError(
         f"not one of {len(ledger.candidates)} samples became a candidate ({told or 'the deadline passed'})",
         trajectory=trajectory,

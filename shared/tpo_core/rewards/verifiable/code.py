@@ -151,7 +151,9 @@ class CodeTestsReward(RewardModel):
         if callable(self._tests):
             return self._tests(pair)
         if (asked := show_query(pair.asked)) not in self._tests:
-            raise RewardError(f"there are no tests for the query {asked!r:.80}; give them by the query's whole text")
+            raise RewardError(
+                f"there are no tests for this query, of {len(asked)} characters; give them by the query's whole text"
+            )
         return self._tests[asked]
 
     def _suite(self, source: str) -> _Suite:

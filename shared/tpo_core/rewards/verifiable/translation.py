@@ -56,7 +56,7 @@ class ChrFReward(RewardModel):
         except Exception as error:  # noqa: BLE001 - a function may be anybody's
             return error
         if not found:
-            return RewardError(f"no reference is known for the query {show_query(pair.asked)!r:.80}")
+            return RewardError(f"no reference is known for this query, of {len(show_query(pair.asked))} characters")
         return Reward(self._metric(pair.response, [found] if isinstance(found, str) else list(found)))
 
 
@@ -106,7 +106,7 @@ class RoundTripReward(RewardModel):
     def _one(self, pair: Pair) -> Reward:
         source = _looked_up(self._source, pair, show_query(pair.asked))
         if not source:
-            raise RewardError(f"no source is known for the query {show_query(pair.asked)!r:.80}")
+            raise RewardError(f"no source is known for this query, of {len(show_query(pair.asked))} characters")
         if self._metric(pair.response, [source]) >= self._copied:
             return Reward(0.0, feedback="is the source itself, not a translation")
         again = self._back(pair.response)
