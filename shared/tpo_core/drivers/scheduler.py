@@ -7,8 +7,8 @@ it says so. A ticket is in one of these states, and the rules are all there is:
     out      a driver makes its call
     merged   a scoring of a reward model that gains from large batches: such scorings go out one at a time for each
              model, and those that wait meanwhile go out as one, up to the size that gains; the first to come are in
-             the first, so that their loops go on while the others' responses are scored. If that one fails, each goes
-             out again, alone
+             the first, so that their loops go on while the others' responses are scored. One of that size goes out
+             before the model is free, which then waits for nobody. If one fails, each goes out again, alone
     late     its deadline has passed: its outcome is ``Late``, its place is free at once, and what its call returns,
              if it ever does, is dropped
     resting  with an adaptive limit: its call (of the policy, or of a reward model that merges, which nobody else would
@@ -23,7 +23,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -152,7 +152,7 @@ class Scheduler:
         self._sent: dict[Ticket[Any], float] = {}
         self._queued: deque[Ticket[Any]] = deque()
         self._scorings: dict[int, deque[Scoring]] = {}  # those that merge, by their reward model
-        self._scored_now: set[int] = set()
+        self._scored_now: Counter[int] = Counter()
         self._out: set[Ticket[Any]] = set()
         self._owners: dict[Ticket[Any], Run] = {}
         self._wholes: dict[Ticket[Any], _Merged] = {}
@@ -319,14 +319,22 @@ class Scheduler:
 
     def _next(self) -> Ticket[Any] | None:
         """Return the next ticket to go out; scorings first, since loops wait for them with nothing else to do."""
-        for key in [key for key in self._scorings if key not in self._scored_now]:
+        for key in [key for key in self._scorings if self._takes(key)]:
             if (scoring := self._merged(key)) is not None:
-                self._scored_now.add(key)
+                self._scored_now[key] += 1
                 return scoring
         while self._queued:
             if (ticket := self._queued.popleft()) in self._owners and (self._asks or not isinstance(ticket, Call)):
                 return ticket
         return None
+
+    def _takes(self, key: int) -> bool:
+        """Return whether a reward model takes what waits: it has nothing to do, or one scoring and this one is full."""
+        if self._scored_now[key] != 1:
+            return not self._scored_now[key]
+        waiting = self._scorings[key]
+        sizes = itertools.accumulate(len(pair.response) for part in waiting for pair in part.pairs)
+        return any(size >= waiting[0].reward.merges_up_to for size in sizes)
 
     def _merged(self, key: int) -> Scoring | None:
         """Make one scoring of those that wait for a reward model, up to its size or to one that must go alone."""
@@ -368,8 +376,8 @@ class Scheduler:
     def _free(self, ticket: Ticket[Any]) -> float:
         """Free a ticket's place; returns when it was sent, with an adaptive limit."""
         self._out.discard(ticket)
-        if isinstance(ticket, Scoring):
-            self._scored_now.discard(id(ticket.reward))
+        if isinstance(ticket, Scoring) and ticket.reward.merges:
+            self._scored_now[id(ticket.reward)] -= 1
         return self._sent.pop(ticket, 0.0)
 
 

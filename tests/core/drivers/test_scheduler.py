@@ -81,13 +81,14 @@ def test_a_merged_scoring_takes_no_more_than_gains_and_those_who_came_first():
     reward.merges_up_to = 5
     batches = [Batch((Scoring(reward, (Pair("q", text), Pair("q", ""))),)) for text in ("a", "bb", "ccc", "d", "e" * 9)]
     scheduler = scheduler_of([0.0], *map(served, batches))
+    out = list(scheduler.take())
     went = []
-    while not scheduler.finished:
-        [ticket] = scheduler.take()
-        went.append("".join(pair.response for pair in ticket.pairs))
-        scheduler.give(ticket, Done([Reward(1)] * len(ticket.pairs)))
-        for run in scheduler.ended():
-            assert isinstance(run.result, Trajectory)
+    while out:  # one is scored, and one that is full waits for its turn
+        went.append("".join(pair.response for pair in out[0].pairs))
+        scheduler.give(out[0], Done([Reward(1)] * len(out[0].pairs)))
+        out = [*out[1:], *scheduler.take()]
+        assert len(out) <= 2
+    assert len(list(scheduler.ended())) == 5 and scheduler.finished
     assert went == ["a", "bbccc", "deeeeeeeee"]
 
 
