@@ -311,7 +311,9 @@ def test_an_interrupt_carries_the_best_so_far():
 
 def test_a_gold_reward_is_reported_and_never_optimised():
     gold = ScriptedReward({"a": 5, "bb": 1})
-    trajectory = run("q", ScriptedPolicy(sample=["a", "bb"]), Length(), TPOConfig(mode="bon", width=2), gold=gold)
+    trajectory = run(
+        "q", ScriptedPolicy(sample=["a", "bb"], takes_n=True), Length(), TPOConfig(mode="bon", width=2), gold=gold
+    )
     assert trajectory.best.response == "bb" and trajectory.gold == {0: 5.0, 1: 1.0} and gold.batches == [2]
 
 
@@ -411,7 +413,7 @@ def test_a_gold_reward_sees_the_call_s_inputs():
         def score_batch(self, pairs):
             return [float(p.inputs["answer"] == p.response) for p in pairs]
 
-    policy = ScriptedPolicy(sample=["a", "bb"])
+    policy = ScriptedPolicy(sample=["a", "bb"], takes_n=True)
     config = TPOConfig(mode="bon", width=2)
     trajectory = run("q", policy, Length(), config, inputs={"answer": "a"}, gold=NeedsInputs())
     assert trajectory.gold == {0: 1.0, 1: 0.0}
