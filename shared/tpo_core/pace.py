@@ -74,6 +74,11 @@ class Pace:
         return self._row >= self._needed and not self._doubted
 
     @property
+    def in_doubt(self) -> bool:
+        """Return whether the next call tells if the function is quick still."""
+        return self._row >= self._needed and self._doubted
+
+    @property
     def short(self) -> bool:
         """Return whether no call or a short one was the last to be measured: the next is worth measuring undisturbed.
 

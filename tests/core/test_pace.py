@@ -234,3 +234,14 @@ async def test_a_reward_that_waits_never_holds_the_event_loop():
     for _ in range(20):
         assert await reward.ascore("q", ["a", "bb", "ccc"]) == [1.0, 2.0, 3.0]
     assert threading.current_thread() not in threads
+
+
+def test_a_function_is_in_doubt_after_one_odd_call_and_slow_after_two():
+    pace = Pace()
+    assert until_quick(pace, double, 1) and not pace.in_doubt
+    pace._judge(2 * EACH, waited=False, lost=False)  # as a collection of garbage would have it
+    assert pace.in_doubt and not pace.quick
+    assert each(double, [1, 2, 3, 4, 5], 5, pace) == [2, 4, 6, 8, 10]
+    pace._judge(2 * EACH, waited=False, lost=False)
+    pace._judge(2 * EACH, waited=False, lost=False)
+    assert not pace.in_doubt and not pace.quick

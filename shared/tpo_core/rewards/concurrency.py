@@ -52,7 +52,11 @@ def each(call: Callable[[S], T], items: Sequence[S], workers: int, pace: Pace | 
     if pace is not None and pace.quick:
         with _unstreamed():
             found = _masked(pace.here(call, items, math.inf))
-        return found + each(call, items[len(found) :], workers, pace) if len(found) < len(items) else found
+        if len(found) == len(items):
+            return found
+        alone = len(found) + pace.in_doubt  # one call tells, and needs no thread
+        doubtful, rest = items[len(found) : alone], items[alone:]
+        return [*found, *each(call, doubtful, workers, pace), *each(call, rest, workers, pace)]
 
     def one(item: S) -> T | Exception:
         try:
