@@ -11,6 +11,12 @@ What ``tpo check`` says of the same policy, from the prompts of the warm-up:
     python benchmarks/real_policy.py prompts ifeval.jsonl --prompts 12 > prompts.jsonl
     IFEVAL=ifeval.jsonl tpo check --prompts prompts.jsonl --reward benchmarks/real_policy.py:reward --model q
 
+What ``tpo check`` says of the evidence of the warm-up, what the paper's plan's updates did to their parents beside what
+a normal law would have them do, and what the answers begin with or still hold of the prompts:
+
+    python benchmarks/real_policy.py verdict results/*.experience.json
+    python benchmarks/real_policy.py updates checks.jsonl.xz judge.jsonl.xz
+
 ``checks``: the reward is the share of a prompt's checks that pass, and its feedback names the others. ``judge``: the
 reward is the policy's own verdict (``JudgeReward``, log-odds), without feedback; the checks are looked at afterwards.
 Reported is the share of prompts whose answer passes all checks, strictly, paired over the same prompts and seeds, with
@@ -27,8 +33,10 @@ import asyncio
 import io
 import json
 import lzma
+import math
 import os
 import random
+import re
 import statistics
 import sys
 import time
@@ -45,7 +53,9 @@ from rich.table import Table
 from tpo_core import Experience, TPOConfig, Trajectory, arun
 from tpo_core.errors import TPOError
 from tpo_core.models.openai_chat import OpenAIChat
+from tpo_core.prompts.sections import unannounced
 from tpo_core.rewards import Check, ChecksReward, JudgeReward
+from tpo_core.studies.checking import check
 
 LONGEST = 120
 """Most words that a prompt may ask for."""
@@ -287,6 +297,60 @@ def table(path: Path, *, markdown: bool) -> str:
     return console.export_text()
 
 
+def verdict(path: Path) -> str:
+    """Return what ``tpo check`` reckons from an experience; completion tokens alone count."""
+    experience = Experience.from_json(path.read_text())
+    found = check(experience.evidence, 0, prompt_price=0.0)
+    shown = {"s": found.spread, "beta": found.beta, "delta": found.delta, "updates usable": found.usable_updates}
+    lines = [f"{path.name}: {experience}"]
+    lines += [f"{name}: {e.value:.2f} ({e.low:.2f} to {e.high:.2f})" for name, e in shown.items() if e is not None]
+    lines.append("expected best: " + ", ".join(f"{plan} {best:.2f}" for plan, best in found.expected.items()))
+    return "\n".join([*lines, f"use {found.verdict.plan}: {found.verdict.reason}"])
+
+
+def updates(path: Path) -> str:
+    """Return what the updates of the paper's plan did to their parents, and what is wrong with final answers."""
+    rows = [r for r in read(path) if r["arm"] in ARMS and r.get("candidates")]
+    changes, squares, degrees = [], 0.0, 0
+    for r in rows:
+        by_step: dict[int, list[float]] = {}
+        for step, reward in r["candidates"]:
+            by_step.setdefault(step, []).append(reward or 0.0)
+        fresh = by_step.pop(0, [])
+        squares += statistics.pvariance(fresh) * len(fresh) if fresh else 0.0
+        degrees += max(0, len(fresh) - 1)
+        best = max(fresh, default=0.0)
+        for _, made in sorted(by_step.items()) if r["arm"] == "paper" and fresh else ():
+            changes += [reward - best for reward in made]
+            best = max(best, *made)
+    change = np.array(changes) / math.sqrt(squares / degrees)
+    normal = statistics.NormalDist(change.mean(), change.std())
+    by_law = change.std() ** 2 * normal.pdf(0) + change.mean() * (1 - normal.cdf(0))
+    skew = ((change - change.mean()) ** 3).mean() / change.std() ** 3
+    asked = sum(sum(r["failures"].values()) for r in rows) + sum(len(r["candidates"]) for r in rows)
+    lost = {name for r in rows for name in r["failures"]}
+    later = [r["text"] for r in rows if r["arm"] not in ("single", "best-of-N")]
+    return "\n".join([
+        f"{path.name}: {len(change)} updates of the paper's plan, in spreads of fresh samples:",
+        f"less the parent {change.mean():+.2f}, standard deviation {change.std():.2f}, skewness {skew:+.1f}; "
+        f"above the parent {(change > 0).mean():.0%}",
+        f"gain of an update {np.maximum(change, 0).mean():.2f}; by a normal law of that mean and spread {by_law:.2f}",
+        *(f"{name}: {sum(r['failures'].get(name, 0) for r in rows) / asked:.1%} of {asked} samples and updates"
+          for name in sorted(lost)),
+        f"of {len(later)} final answers of plans with critiques {sum(map(announced, later))} begin with a remark that "
+        f"an improved response follows, {sum(bool(TAG.search(t)) for t in later)} hold a tag or heading of a prompt",
+    ])  # fmt: skip
+
+
+TAG = re.compile(
+    r"</?(?:response|remarks|instructions|query|critique)(?:-\d+)?>|^# (?:query|current response)", re.M | re.I
+)
+
+
+def announced(text: str) -> bool:
+    return unannounced(text.lstrip(), "") != text.lstrip()
+
+
 def main() -> None:
     """Run a task, or print the table of its results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -306,6 +370,8 @@ def main() -> None:
     asked = commands.add_parser("prompts", help="print the first prompts, one JSON object a line")
     asked.add_argument("data", type=Path)
     asked.add_argument("--prompts", type=int, default=32)
+    for name in ("verdict", "updates"):
+        commands.add_parser(name).add_argument("results", type=Path, nargs="+")
     shown = commands.add_parser("table")
     shown.add_argument("results", type=Path, nargs="+")
     shown.add_argument("--markdown", action="store_true")
@@ -315,9 +381,11 @@ def main() -> None:
     elif args.command == "prompts":
         for question in questions(args.data)[: args.prompts]:
             print(json.dumps({"key": question.key, "prompt": question.prompt}, ensure_ascii=False))
-    else:
+    elif args.command == "table":
         for path in args.results:
             print(table(path, markdown=args.markdown))
+    else:
+        print("\n\n".join(map(verdict if args.command == "verdict" else updates, args.results)))
 
 
 if __name__ == "__main__":
