@@ -25,10 +25,12 @@ FIRST_SHARE = 0.25
 """The share of the budget that goes to samples before the first plan."""
 EXPLORED_SHARE = 0.03
 """The share of all tokens that may be spent only to learn what updates are worth."""
-EXPLORED_FIRST = 0.25
+EXPLORED_FIRST = 0.45
 """And on top of it, once, this share of one query's budget: an unknown policy is tried at its first queries."""
 EXPLORED_LOSS = 0.04
 """No trial is expected to cost its query more than this many spreads: it waits until sampling has little to gain."""
+UNKNOWN, UNKNOWN_LOSS = 2, 0.1
+"""But this much, while there are fewer critiques than that: one alone says too little, by luck either way."""
 OPTIMISM = 1.0
 """Updates are tried while they would pay were they worth this many standard deviations more than known."""
 LEAST_GAIN = 0.005
@@ -69,7 +71,8 @@ def adaptive_plan(ledger: Ledger, number: int) -> Plan | StopReason:
     if critiques and not split.critiques:
         whole = ledger.config.max_tokens if tokens and ledger.config.max_tokens else _calls(ledger)
         allowed = EXPLORED_SHARE * evidence.spent + EXPLORED_FIRST * whole - evidence.explored
-        if trial := _trial(outlook, value, costs, min(budget, allowed), budget, split.gain):
+        most = UNKNOWN_LOSS if evidence.critiques < UNKNOWN else EXPLORED_LOSS
+        if trial := _trial(outlook, value, costs, min(budget, allowed), budget, split.gain, most):
             ledger.explored += trial.price(costs)
             return Plan(contrasts(ledger, trial.critiques, trial.updates))
     if split.gain < LEAST_GAIN:
@@ -79,10 +82,12 @@ def adaptive_plan(ledger: Ledger, number: int) -> Plan | StopReason:
     return Plan(fresh=min(split.fresh, ledger.config.width))
 
 
-def _trial(outlook: Outlook, value: Value, costs: Costs, allowed: float, budget: float, gained: float) -> Split | None:
+def _trial(
+    outlook: Outlook, value: Value, costs: Costs, allowed: float, budget: float, gained: float, most: float
+) -> Split | None:
     """Return one critique with two updates, or with one, that would gain more than ``gained`` were updates worth more.
 
-    None where that costs more than is allowed, or would not pay even so.
+    None where that costs more than is allowed, is expected to lose more than ``most``, or would not pay even so.
     """
     for updates in (2, 1):
         trial = Split(1, updates, 0, 0.0)
@@ -90,7 +95,7 @@ def _trial(outlook: Outlook, value: Value, costs: Costs, allowed: float, budget:
         if trial.price(costs) <= allowed:
             hoped = gain(outlook, value, 1, updates, rest, optimism=OPTIMISM)
             lost = gained - gain(outlook, value, 1, updates, rest)
-            if lost <= EXPLORED_LOSS:
+            if lost <= most:
                 return trial if hoped > max(gained, LEAST_GAIN) else None
     return None
 

@@ -13,9 +13,13 @@ from hypothesis import strategies as st
 
 from tpo_core import Experience, InvalidInputError, TPOConfig, Trajectory, run, run_many
 from tpo_core.config.experience import Evidence
+from tpo_core.loop.adaptive import EXPLORED_FIRST, EXPLORED_SHARE, UNKNOWN
 from tpo_core.loop.ledger import Ledger
 from tpo_core.loop.plans import contrasts
 from tpo_core.prompts.signatures import SelfCritique
+from tpo_core.studies.plans import budget
+from tpo_core.studies.playing import play
+from tpo_core.studies.worlds import WORLDS, WorldPolicy, WorldReward
 from tpo_core.testing import FlakyPolicy, RubricReward, ScriptedPolicy, ScriptedReward, SimulatedPolicy
 from tpo_core.values import Completion, Failure, Reward, Usage
 
@@ -53,6 +57,18 @@ def test_what_is_learned_is_shared_saved_and_read_again():
     assert copy.deepcopy(config).experience is config.experience
     first = run("another", SimulatedPolicy(), RubricReward(), adaptive(experience=again))
     assert any(step.step == 1 and step.chosen for step in first.steps)
+
+
+@pytest.mark.parametrize("world", ["deaf", "harmful", "heavy tails"])
+def test_an_unknown_policy_is_tried_in_its_first_queries_for_less_than_a_query_s_budget(world):
+    law, experience = next(each for each in WORLDS if each.name == world), Experience()
+    tokens = budget()
+    config = TPOConfig(plan="adaptive", experience=experience, seed=1, max_tokens=tokens, prompt_price=0.2)
+    for number in range(6):
+        play(f"query {number}", WorldPolicy(law), WorldReward(law), config)
+    seen = experience.evidence
+    assert 1 <= seen.critiques <= UNKNOWN
+    assert seen.explored <= EXPLORED_FIRST * tokens + EXPLORED_SHARE * seen.spent
 
 
 @pytest.mark.parametrize(
