@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 from collections.abc import Iterator
@@ -54,13 +55,18 @@ def commands(value: Any) -> Iterator[str]:
             yield str(each)
 
 
+def parsed(line: str) -> argparse.Namespace:
+    words = shlex.split(line)[1:]
+    return _parser(words).parse_args(words)
+
+
 def test_there_is_a_recipe_for_each_policy_of_the_paper(made: ModuleType) -> None:
     assert {name: recipe["policy"]["model"] for name, recipe in made.recipes().items()} == POLICIES
 
 
 def test_the_lines_that_run_it_have_options_that_exist(recipe: dict[str, Any]) -> None:
-    assert len([_parser().parse_args(shlex.split(line)[1:]) for line in commands(recipe)]) >= 4
-    for args in (_parser().parse_args(shlex.split(line)[1:]) for line in recipe["runs"].values()):
+    assert len([parsed(line) for line in commands(recipe)]) >= 4
+    for args in (parsed(line) for line in recipe["runs"].values()):
         assert args.model == recipe["policy"]["model"]
         assert (args.temperature, args.top_p, args.max_response_tokens) == (0.7, 0.95, 2048)
         assert [plan.partition("@")[2] or plan for plan in args.plans.split(",")] == recipe["plans"]
@@ -68,7 +74,7 @@ def test_the_lines_that_run_it_have_options_that_exist(recipe: dict[str, Any]) -
 
 def test_the_benchmarks_and_plans_of_its_lines_exist(made: ModuleType, recipe: dict[str, Any]) -> None:
     for line in recipe["runs"].values():
-        args = _parser().parse_args(shlex.split(line)[1:])
+        args = parsed(line)
         assert {each: benchmark(each).count for each in args.names} == made.QUERIES
         assert [(plan.depth, plan.width) for plan in plans(args.plans)][1:] == [
             tuple(int(part[1:]) for part in plan.split("-")) for plan in recipe["plans"][1:]
@@ -112,7 +118,7 @@ def test_its_reward_models_are_of_known_families(recipe: dict[str, Any]) -> None
 
 
 def test_what_it_optimises_is_not_what_is_held_out(recipe: dict[str, Any]) -> None:
-    args = _parser().parse_args(shlex.split(recipe["scores"]["held_out"])[1:])
+    args = parsed(recipe["scores"]["held_out"])
     assert args.gold == recipe["reward"]["also"] != recipe["reward"]["model"]
     assert parameters(args.policy_params) == recipe["policy"]["parameters"]
     assert {shlex.split(line)[3] for line in commands(recipe["scores"])} == {args.output}

@@ -28,6 +28,7 @@ from tpo_core.models.litellm_chat import LiteLLMChat
 from tpo_core.models.openai_chat import OpenAIChat
 from tpo_core.models.policy import ChatPolicy
 from tpo_core.runs import RunReader
+from tpo_core.threads import resting
 from tpo_dspy import TPO, BestOfN
 from tpo_langchain import ChatTPO, RunnableTPO
 
@@ -158,7 +159,7 @@ def _checked(name: str, result: Any, config: TPOConfig) -> str:
 def _check_leaks() -> None:
     """Check that what was asked leaves nothing open; clients may keep some connections."""
     gc.collect()
-    threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("tpo")]
+    threads = [thread for thread in {*threading.enumerate()} - resting() if thread.name.startswith("tpo")]
     assert len(threads) < MOST_OPEN, f"{len(threads)} threads are still there"
     more = _open() - _open_at_start()
     assert more < MOST_OPEN, f"{more} more files and sockets are open than at the start"
