@@ -133,7 +133,7 @@ def face(seed: int, seen: Counter[str]) -> None:
         width=draw.randrange(1, 4), depth=draw.randrange(3), max_calls=draw.choice([None, 6]),
         deadline=draw.choice([None, 1.0]),
     )  # fmt: skip
-    _open_at_start()
+    _open_at_start(), _threads_at_start()
     with FaultyServer(seed, draw.choice([0.2, 0.5, 1.0]), refuses_n=draw.random() < 0.3) as server:
         try:
             results = FACES[name](server.url, config)
@@ -159,8 +159,8 @@ def _checked(name: str, result: Any, config: TPOConfig) -> str:
 def _check_leaks() -> None:
     """Check that what was asked leaves nothing open; clients may keep some connections."""
     gc.collect()
-    threads = [thread for thread in {*threading.enumerate()} - resting() if thread.name.startswith("tpo")]
-    assert len(threads) < MOST_OPEN, f"{len(threads)} threads are still there"
+    threads = _threads() - _threads_at_start()
+    assert threads < MOST_OPEN, f"{threads} more threads are there than at the start"
     more = _open() - _open_at_start()
     assert more < MOST_OPEN, f"{more} more files and sockets are open than at the start"
 
@@ -172,3 +172,12 @@ def _open() -> int:
 @cache
 def _open_at_start() -> int:
     return _open()
+
+
+def _threads() -> int:
+    return sum(thread.name.startswith("tpo") for thread in {*threading.enumerate()} - resting())
+
+
+@cache
+def _threads_at_start() -> int:
+    return _threads()
