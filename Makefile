@@ -15,12 +15,12 @@ SEED ?= 4
 demo: .venv-demo/done
 	.venv-demo/bin/tpo ask "$(QUERY)" --reward $(REWARD) --seed $(SEED) --deadline 300
 
-# Two halves beside each other, for two cores; `pytest` alone runs all, one after the other.
+# Two halves beside each other, for two cores, and what comes after them where the first has ended; `pytest` alone runs all
+# of the halves, one after the other.
 HALF = $(addprefix tests/core/,cli drivers loop models prompts report studies test_notebook.py) tests/dspy
 
 test: .venv/done browser lint
-	$(MAKE) --no-print-directory -j2 --output-sync=target one-half other-half
-	$(MAKE) --no-print-directory versions
+	$(MAKE) --no-print-directory -j2 --output-sync=target one-half other-half hosts-lowest hosts-newest
 
 one-half:
 	.venv/bin/python -m pytest -p no:cacheprovider $(HALF)
