@@ -5,7 +5,6 @@ from __future__ import annotations
 from tpo_core.config.experience import Evidence
 from tpo_core.loop.estimates import interval, spread_of, value_of_updates
 from tpo_core.loop.learning import shown
-from tpo_core.report.moments import Share
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import FailureReason
 
@@ -65,6 +64,8 @@ class Diagnosis:
         return f"{self._counts[weak]} of {self.queries} queries: {self._said[weak]}{numbers}"
 
     def _numbers(self) -> str:
+        from tpo_core.report.moments import Share  # brings all of the reports, and most queries need none
+
         self._sum_up()
         s = spread_of(self._evidence)
         if s is None or self._evidence.critiques < FEW:
