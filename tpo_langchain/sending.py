@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
@@ -16,7 +15,7 @@ from langsmith import Client
 
 from tpo_core import Trajectory
 from tpo_core.masking import hide
-from tpo_core.threads import Mutex
+from tpo_core.threads import Mutex, after_fork
 from tpo_langchain.tracing import summary, traced
 
 __all__ = ["send_feedback", "wait_for_feedback"]
@@ -38,8 +37,7 @@ def _forget() -> None:
     _on_their_way.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+after_fork(_forget)
 
 
 def send_feedback(trajectory: Trajectory, run_manager: Any, reward_name: str) -> None:

@@ -16,14 +16,15 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar
 from weakref import WeakSet
 
-__all__ = ["AT_ONCE", "Mutex", "Threads", "in_each_fork", "in_thread", "resting"]
+__all__ = ["AT_ONCE", "Mutex", "PerLoop", "Threads", "after_fork", "in_each_fork", "in_thread", "resting"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -150,14 +151,40 @@ def _in_some_thread(job: _Job) -> None:
         worker.give(job)
 
 
+class PerLoop(Generic[T]):
+    """One thing for each event loop, there while a task of it uses it: what is kept longer would keep its loop.
+
+    Args:
+        make: Makes one.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        """Begin with none."""
+        self._make = make
+        self._used: dict[asyncio.AbstractEventLoop, list[T]] = {}  # as often as it is in use
+
+    @contextmanager
+    def lent(self) -> Iterator[T]:
+        """Give the one of the event loop that runs in this thread."""
+        loop = asyncio.get_running_loop()
+        uses = self._used.setdefault(loop, [])
+        uses.append(uses[0] if uses else self._make())
+        try:
+            yield uses[0]
+        finally:
+            uses.pop()
+            if not uses:
+                del self._used[loop]
+
+
 class _LoopThreads:
-    """The threads of one event loop, there while a call of it is under way."""
+    """The threads of one event loop."""
 
     def __init__(self) -> None:
-        self.threads, self.gate, self.calls = Threads(), asyncio.Semaphore(AT_ONCE), 0
+        self.threads, self.gate = Threads(), asyncio.Semaphore(AT_ONCE)
 
 
-_by_loop: dict[asyncio.AbstractEventLoop, _LoopThreads] = {}
+_of_loops = PerLoop(_LoopThreads)
 
 
 async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -166,16 +193,9 @@ async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     Unlike with ``asyncio.to_thread``, a call that hangs after its caller was cancelled holds up neither other calls nor
     the end of the loop.
     """
-    loop = asyncio.get_running_loop()
-    ours = _by_loop.setdefault(loop, _LoopThreads())
-    ours.calls += 1
-    try:
+    with _of_loops.lent() as ours:
         async with ours.gate:
             return await asyncio.wrap_future(ours.threads.submit(call, *args, **kwargs))
-    finally:
-        ours.calls -= 1
-        if not ours.calls:
-            del _by_loop[loop]
 
 
 class Renewable(Protocol):
@@ -199,8 +219,13 @@ def _forked() -> None:
         thing.renew()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+def after_fork(call: Callable[[], None]) -> None:
+    """Have a function called in each process that is forked from now on, first of all; nothing where none can be."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=call)
+
+
+after_fork(_forked)
 
 
 class Mutex:

@@ -21,7 +21,7 @@ from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.masking import hidden_errors, public
 from tpo_core.models.openai_format import completions_of
 from tpo_core.models.served import ServedChat
-from tpo_core.threads import Mutex
+from tpo_core.threads import Mutex, after_fork
 from tpo_core.values import Completion, Usage
 
 if TYPE_CHECKING:
@@ -126,8 +126,7 @@ def _forget() -> None:
     _by_loop.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+after_fork(_forget)
 
 
 def _sync_client() -> openai.OpenAI:

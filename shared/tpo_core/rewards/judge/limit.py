@@ -6,20 +6,14 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
-from tpo_core.threads import in_each_fork
+from tpo_core.threads import PerLoop, in_each_fork
 
 __all__ = ["ConcurrencyLimit"]
 
 T = TypeVar("T")
-
-
-class _Gate:
-    """The places of one event loop, there while a call of it is under way: a semaphore would keep its loop for ever."""
-
-    def __init__(self, width: int) -> None:
-        self.places, self.users = asyncio.Semaphore(width), 0
 
 
 class ConcurrencyLimit:
@@ -43,7 +37,7 @@ class ConcurrencyLimit:
         """Begin with nothing under way."""
         self._entered: dict[object, float] = {}  # when, by call
         self._threads = threading.Condition()
-        self._tasks: dict[asyncio.AbstractEventLoop, _Gate] = {}
+        self._tasks = PerLoop(partial(asyncio.Semaphore, self._width))
 
     def __reduce__(self) -> tuple[type[ConcurrencyLimit], tuple[int]]:
         """Pickle as a new one."""
@@ -65,18 +59,9 @@ class ConcurrencyLimit:
 
     async def athrough(self, call: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
         """Call and await when there is room."""
-        loop = asyncio.get_running_loop()
-        with self._threads:
-            gate = self._tasks.setdefault(loop, _Gate(self._width))
-            gate.users += 1
-        try:
-            async with gate.places:
+        with self._tasks.lent() as places:
+            async with places:
                 return await call(*args, **kwargs)
-        finally:
-            with self._threads:
-                gate.users -= 1
-                if not gate.users:
-                    self._tasks.pop(loop, None)
 
     def _room(self) -> bool:
         late = time.monotonic() - self._stuck
