@@ -48,7 +48,7 @@ def _why(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         found = error.errors(include_input=False, include_url=False, include_context=False)
         told = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'it'}: {each['msg']}" for each in found)
-        return one_line(ValueError(told)).replace("ValueError", type(error).__name__, 1)
+        return f"{type(error).__name__}: {told.splitlines()[0]}"
     if isinstance(error, OutputParserException):
         if isinstance(inner, (ValidationError, JSONDecodeError)):
             return _why(inner)

@@ -42,9 +42,12 @@ class Policy(Protocol):
         """Answer as ``generate`` does, without blocking."""
 
 
+_OF_POLICIES = tuple(name for name in {**Policy.__annotations__, **vars(Policy)} if not name.startswith("_"))
+
+
 def is_policy(thing: Any) -> TypeGuard[Policy]:
     """Return whether ``thing`` is a ``Policy``; ``isinstance`` reads the protocol anew each time before Python 3.12."""
-    return all(hasattr(thing, name) for name in ("takes_n", "fatal", "generate", "agenerate"))
+    return all(hasattr(thing, name) for name in _OF_POLICIES)
 
 
 @runtime_checkable
