@@ -20,12 +20,13 @@ import atheris
 sys.path.append(str(Path(__file__).parents[1] / "helpers"))
 with atheris.instrument_imports(include=["tpo_core"]):
     from readers import SHOWN, check_fence, check_read, written
+    from server_answers import check_answer
 
     from tpo_core.errors import InvalidInputError
     from tpo_core.prompts.reading import refuse
     from tpo_core.prompts.signatures import TextualGradient, TextualLoss, Update
     from tpo_core.rewards.judge.verdicts import expected_grade, log_odds, read_choice, read_grade
-    from tpo_core.rewards.remote.servers import SERVERS, UNREADABLE
+    from tpo_core.rewards.remote.servers import SERVERS
     from tpo_core.trajectory import Trajectory
 
 SIGNATURES = (Update, TextualLoss, TextualGradient)
@@ -72,11 +73,7 @@ def answers(data: bytes) -> None:
         return
     if isinstance(answer, dict):
         assert isinstance(bool(server.sign(answer)), bool) and isinstance(server.unfit(answer), str)
-    try:
-        numbers = server.read(answer, INFO)
-    except UNREADABLE:
-        return
-    assert all(type(n) is float for row in numbers for n in row) and all(numbers)
+    check_answer(server, answer, INFO)
 
 
 def trajectories(data: bytes) -> None:
