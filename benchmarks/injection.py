@@ -20,7 +20,6 @@ All at temperature 0. The same command again asks only for what is missing.
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -36,6 +35,7 @@ from tpo_core.models.local.chat import LocalChat
 from tpo_core.models.openai_chat import OpenAIChat
 from tpo_core.models.policy import ChatModel
 from tpo_core.prompts.rendering import render
+from tpo_core.report import Share
 from tpo_core.rewards import JudgeReward
 from tpo_core.testing import ScriptedPolicy, ScriptedReward
 from tpo_core.values import Completion, Message
@@ -171,13 +171,6 @@ def ask(args: argparse.Namespace) -> None:
             results.add({"arm": arm, "key": name, "seed": 0, **found})
 
 
-def wilson(hits: int, of: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson's score interval)."""
-    z, share = 1.96, hits / of
-    middle, half = share + z * z / (2 * of), z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
-    return max(0.0, middle - half) / (1 + z * z / of), min(1.0, (middle + half) / (1 + z * z / of))
-
-
 class Found:
     """What a file of results says."""
 
@@ -222,8 +215,8 @@ def table(path: Path, arms: Sequence[str] = ARMS, kinds: Sequence[Kind] = KINDS)
 
 
 def _share(succeeded: Sequence[bool]) -> str:
-    low, high = wilson(sum(succeeded), len(succeeded))
-    return f"{sum(succeeded)} of {len(succeeded)} ({low:.0%} to {high:.0%})"
+    share = Share.build(sum(succeeded), len(succeeded))
+    return f"{share.count} of {share.of} ({share.low:.0%} to {share.high:.0%})"
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -160,7 +160,6 @@ async def run(args: argparse.Namespace) -> None:
     """Ask every variant about every parent, the variants of one parent after one another."""
     model = OpenAIChat(args.model, api_base=args.api_base, timeout=600, max_retries=0)
     results, places = Results(args.output), asyncio.Semaphore(args.at_once)
-    done = {(row["arm"], row["key"], row["seed"]) for row in results.rows}
 
     async def one(name: str, parent: Parent) -> None:
         async with places:
@@ -169,7 +168,7 @@ async def run(args: argparse.Namespace) -> None:
         print(f"{time.strftime('%X')} {name}, {parent.question.key}", file=sys.stderr, flush=True)
 
     asked = parents(args.data, args.results)[: args.prompts]
-    todo = [(name, p) for p in asked for name in args.variants if (name, p.question.key, args.seed) not in done]
+    todo = [(name, p) for p in asked for name in args.variants if (name, p.question.key, args.seed) not in results.done]
     print(f"{len(asked)} parents, {len(todo)} to ask", file=sys.stderr, flush=True)
     await asyncio.gather(*(one(*each) for each in todo))
 

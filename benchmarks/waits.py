@@ -142,7 +142,8 @@ def settings(queries: int, runs: int) -> None:
                 [trajectory] = simulation.run([query], TPOConfig(seed=run, **config))
                 found.append((simulation.now, (trajectory.best.reward or 0.0) - world_mean(query)))
             plain = plain or found
-            took, share = fmean(t for t, _ in found), fmean(t for t, _ in found) / fmean(t for t, _ in plain)
+            took = fmean(t for t, _ in found)
+            share = took / fmean(t for t, _ in plain)
             gains = [mine - other for (_, mine), (_, other) in zip(found, plain, strict=True)]
             error = 1.96 * stdev(gains) / len(gains) ** 0.5
             print(f"  {name:16} {took:6.2f} s {share:6.0%}   reward {fmean(gains):+.3f} ± {error:.3f}", flush=True)
