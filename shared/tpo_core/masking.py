@@ -16,6 +16,7 @@ import re
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 from weakref import WeakSet
@@ -135,8 +136,14 @@ def _known() -> list[str]:
     """Return every value to hide, the longest first: one may hold another."""
     with _lock:
         held = list(_in_use)
-    kept = {value for name, value in os.environ.items() if _ENVIRONMENT.search(name) and len(value) >= _LEAST_OTHER}
+    named = [os.environ.get(name, "") for name in os.environ if _names_a_secret(name)]
+    kept = {value for value in named if len(value) >= _LEAST_OTHER}
     return sorted(kept.union(*(secrets._values for secrets in held)), key=len, reverse=True)
+
+
+@lru_cache(maxsize=1024)
+def _names_a_secret(variable: str) -> bool:
+    return _ENVIRONMENT.search(variable) is not None
 
 
 def _found(name: str, value: Any) -> Iterator[str]:
