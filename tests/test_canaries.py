@@ -1,7 +1,8 @@
 """What was asked and what was answered stand in no log, no message or traceback of an error, and no object's repr.
 
 Keys are looked for in ``core/test_masking.py`` and ``test_secrets.py`` of either face. What a user holds is another
-matter: a candidate is the text, and a trajectory's page is there to show it.
+matter: a candidate's text is its ``response``, and a trajectory's page is there to show it. Dataclasses are in
+``test_reprs.py``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
 from loopback import LoopbackServer
-from tpo_core import ChatPolicy, OpenAIChat, TPOConfig, TPOError, arun, run
+from tpo_core import ChatPolicy, OpenAIChat, Progress, TPOConfig, TPOError, arun, run
 from tpo_core.cli.main import main
 from tpo_core.rewards import ChrFReward, CodeTestsReward, EnsembleReward, FunctionReward
 from tpo_core.runs import Item, RunStore
@@ -90,6 +91,8 @@ def test_no_error_and_no_log_says_what_was_asked_or_answered(
             WAYS[way](server.url, REWARDS[reward])
         except TPOError as error:
             said = "".join(traceback.format_exception(error)) + repr(error) + str(error.args)
+            gained = error.trajectory
+            said += "" if gained is None else f"{gained!r} {gained.candidates} {gained.steps}"
     ours = [record for record in caplog.records if record.name.startswith("tpo")]
     _check(said, *(logging.Formatter().format(record) for record in ours))
 
@@ -99,7 +102,10 @@ def test_objects_that_work_say_nothing_of_their_work(loopback: type[LoopbackServ
     policy, reward = _policy(url), FunctionReward(length)
     chain, chat = _chain(url, StrOutputParser(), reward), ChatTPO(llm=_model(url), reward=reward, config=CONFIG)
     program = TPO(dspy.Predict("question -> answer"), reward, config=CONFIG)
-    run(PROMPT, policy, reward, CONFIG)
+    told: list[Progress] = []
+    trajectory = run(PROMPT, policy, reward, CONFIG, on_progress=told.append)
+    _check(repr(trajectory), repr(trajectory.candidates), repr(trajectory.steps), repr(told))
+    assert f"response=<{len(ANSWER) + 2} characters>" in repr(trajectory)
     chain.invoke(PROMPT)
     chat.invoke(PROMPT)
     with RunStore.open(tmp_path) as store:

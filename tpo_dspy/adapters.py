@@ -21,6 +21,7 @@ from tpo_core.prompts.control_tokens import join_control_tokens
 from tpo_core.prompts.modeltext import read_json, without_reasoning
 from tpo_core.prompts.reading import read
 from tpo_core.prompts.sections import unecho
+from tpo_core.records import repr_without_texts
 
 __all__ = ["Sampling", "lenient", "salted"]
 
@@ -45,6 +46,8 @@ class Sampling:
     """Given the signature and the inputs of every predictor call, returns those that are sent."""
     shown: Mapping[str, Any] = field(default_factory=dict)
     """What the prompt showed, to tell what an answer repeats of it."""
+
+    __repr__ = repr_without_texts("salt")
 
     def of(self, lm: Any, own: Mapping[str, Any]) -> dict[str, Any]:
         """Return a call's settings.

@@ -25,6 +25,7 @@ from tpo_core.prompts.signatures import (
     TextualLoss,
     Update,
 )
+from tpo_core.records import repr_without_texts
 from tpo_core.values import Prompt
 
 __all__ = ["PRIVILEGED", "Shape", "bind", "pick_query", "seen_text", "shape_of", "show"]
@@ -47,6 +48,8 @@ class Shape:
     context: Mapping[str, Any]
     """Input fields that the query's text cannot hold (images, audio, files, what an agent did): the critic and the
     editor are given them too."""
+
+    __repr__ = repr_without_texts()
 
     @property
     def improved(self) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import dspy
 
 from tpo_core.errors import InvalidInputError
+from tpo_core.records import repr_without_texts
 from tpo_core.threads import in_thread
 from tpo_dspy.callbacks import is_async
 from tpo_dspy.rewarded import Rewarded
@@ -36,6 +37,8 @@ class Found:
     """Asked and kept; None gives what is kept."""
     kept: list[Any] = field(default_factory=list)
     given: int = 0
+
+    __repr__ = repr_without_texts()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Retrieve, or repeat what was retrieved."""
@@ -60,6 +63,8 @@ class Made:
     """What its retrievers found."""
     stable: bool = False
     """Whether ``forward`` is known to leave an answer as it is that it has returned before."""
+
+    __repr__ = repr_without_texts()
 
 
 def derives(program: dspy.Module) -> bool:

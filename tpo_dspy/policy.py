@@ -13,6 +13,7 @@ import dspy
 from tpo_core.errors import InvalidInputError
 from tpo_core.loop.effects import Generate, Task
 from tpo_core.masking import Secrets
+from tpo_core.records import repr_without_texts
 from tpo_core.threads import in_thread
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Candidate, Completion, Failure, Step, Usage
@@ -49,6 +50,8 @@ class Modules:
     """Whether each sample keeps what its last predictor was given; see ``Candidate.context``."""
     derives: bool = False
     """Whether updates go through the program's ``forward``; see ``finishing.derives``."""
+
+    __repr__ = repr_without_texts()
 
     def lms(self) -> list[Any]:
         """Return the language models that may be asked."""
@@ -215,6 +218,8 @@ class _ModuleCall:
     usage: Usage = field(default_factory=Usage)
     trace: Trace = field(default_factory=list)
     found: Found = field(default_factory=lambda: Found(dspy.settings.rm))
+
+    __repr__ = repr_without_texts()
 
     @contextmanager
     def open(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from tpo_core.drivers.serving import Observer
 from tpo_core.loop.effects import Generate
 from tpo_core.masking import masked
 from tpo_core.models.refusals import one_line
+from tpo_core.records import repr_without_texts
 from tpo_core.values import Candidate, Completion, Failure, Usage
 from tpo_dspy.adapters import Sampling, salted
 from tpo_dspy.best_of_n import BestOfN
@@ -187,6 +188,8 @@ class _Advised:
     question: dict[str, Any]
     answer: Any = None
     usage: Usage = field(default_factory=Usage)
+
+    __repr__ = repr_without_texts()
 
     def added(self, completions: Sequence[Completion]) -> list[Completion]:
         """Return an attempt's completion with what the advice cost: two calls instead of one."""

@@ -25,6 +25,8 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.configurable import DynamicRunnable
 from pydantic import BaseModel
 
+from tpo_core.records import repr_without_texts
+
 __all__ = [
     "Anatomy",
     "Core",
@@ -49,6 +51,8 @@ class Core:
     kwargs: Mapping[str, Any]
     tags: list[str]
     metadata: Mapping[str, Any]
+
+    __repr__ = repr_without_texts()
 
     @cached_property
     def whole(self) -> BaseChatModel:
@@ -78,6 +82,8 @@ class Anatomy:
     after: tuple[Runnable[Any, Any], ...] = ()
     plain: bool = True
     """Whether the steps are the whole chain: nothing is bound around them."""
+
+    __repr__ = repr_without_texts()
 
     @property
     def prompt(self) -> BasePromptTemplate[Any] | None:

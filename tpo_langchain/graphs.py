@@ -14,6 +14,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import var_child_runnable_config
 
 from tpo_core import InvalidInputError, Trajectory
+from tpo_core.records import repr_without_texts
 from tpo_langchain.first_answer import is_final
 from tpo_langchain.settings import loop_settings
 from tpo_langchain.tracing import Meter, child
@@ -30,6 +31,8 @@ class Ending:
 
     before: list[BaseMessage]
     answer: AIMessage | None
+
+    __repr__ = repr_without_texts()
 
 
 def ending(messages: Any) -> Ending | None:

@@ -14,6 +14,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import patch_config
 
 from tpo_core import Usage
+from tpo_core.records import repr_without_texts
 from tpo_langchain.chain import Core
 from tpo_langchain.signatures import Signed
 from tpo_langchain.tails import Tail
@@ -34,6 +35,8 @@ class Samples:
     seen: Any = None
     """What reached the model that wrote them: messages, or a text; None where that is the chain's own input, or what
     its only prompt makes of it."""
+
+    __repr__ = repr_without_texts()
 
 
 class Request(Runnable[Any, Samples]):

@@ -15,6 +15,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from tpo_core import InvalidInputError
 from tpo_core.pace import Pace
 from tpo_core.prompts.rendering import render_fields, show_query
+from tpo_core.records import repr_without_texts
 from tpo_core.rewards.concurrency import aeach_sync
 from tpo_core.values import Prompt
 
@@ -31,6 +32,8 @@ class Asked:
     """Text, or the whole conversation."""
     opened: PromptValue | None = None
     """What the chain's prompt made of the input, where the query was read from that."""
+
+    __repr__ = repr_without_texts()
 
 
 class Query:

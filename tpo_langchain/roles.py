@@ -19,6 +19,7 @@ from tpo_core.pace import Pace
 from tpo_core.prompts.modeltext import without_reasoning
 from tpo_core.prompts.reading import read
 from tpo_core.prompts.rendering import render
+from tpo_core.records import repr_without_texts
 from tpo_langchain.chain import Anatomy, Core, dissect, models_inside, models_of
 from tpo_langchain.convert import can_remake, remaker, replace_text, text_of
 from tpo_langchain.formats import format_asked, format_like
@@ -44,6 +45,8 @@ class TunedPrompt:
     demos: tuple[Mapping[str, Any], ...] = ()
     """Worked examples, each with the prompt's input fields and its output field."""
 
+    __repr__ = repr_without_texts()
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -58,6 +61,8 @@ class Parts:
     parser: Any = None
     render: Callable[[Any], str] | None = None
     prompts: Mapping[Task, TunedPrompt] = field(default_factory=dict)
+
+    __repr__ = repr_without_texts()
 
     @classmethod
     def of(cls, chain: Runnable[Any, Any], llm: Any, critic: Any, editor: Any, **rest: Any) -> Parts:

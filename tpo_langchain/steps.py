@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from tpo_core.pace import Pace
+from tpo_core.records import repr_without_texts
 from tpo_core.rewards.concurrency import aeach_sync, each
 from tpo_langchain.failures import unparsable
 from tpo_langchain.n_samples import Request, Samples
@@ -31,6 +32,8 @@ class Asking:
     config: RunnableConfig | None
     """The child run's; None where nobody listens."""
     gates: Gates
+
+    __repr__ = repr_without_texts()
 
     def done(self) -> Samples | Exception:
         """Return what comes of it, or the exception that does."""
@@ -65,6 +68,8 @@ class Running:
     """Sees what the chain's models answer."""
     gates: Gates
 
+    __repr__ = repr_without_texts()
+
     def done(self) -> Samples | Exception:
         """Return what comes of it, or the exception that does."""
         try:
@@ -96,6 +101,8 @@ class Rendering:
     render: Any
     values: Sequence[Any]
     pace: Pace
+
+    __repr__ = repr_without_texts()
 
     def done(self) -> list[Any]:
         """Return each text, or the exception that came instead."""

@@ -8,13 +8,16 @@ objects with one key, and so is what would be mistaken for one:
     {"$map": [[key, value], ...]}       an object with such a text among its keys, or whose one key starts with a dollar
 
 A field with ``metadata={"written": False}`` is left out; ``"read_from"`` names the field whose value it has when read.
+
+What passes between the parts holds prompts and answers, and an object's repr gets into logs, tracebacks and notebooks:
+``repr_without_texts`` makes one that tells lengths instead.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import lru_cache
 from numbers import Integral, Real
@@ -23,7 +26,7 @@ from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_ty
 
 from tpo_core.errors import InvalidInputError
 
-__all__ = ["plain", "rebuilt"]
+__all__ = ["plain", "rebuilt", "repr_without_texts"]
 
 T = TypeVar("T")
 
@@ -55,6 +58,48 @@ def plain(value: Any) -> Any:
 @lru_cache
 def _written(kind: Any) -> tuple[str, ...]:
     return tuple(f.name for f in fields(kind) if f.metadata.get("written", True))
+
+
+def repr_without_texts(*shown: str) -> Callable[[Any], str]:
+    """Return a dataclass's ``__repr__``: its numbers and records as they are, of all else the length or the type.
+
+    Fields that have their defaults are left out, and so are those with ``repr=False``.
+
+    Args:
+        *shown: Fields that are shown whole: identifiers, kinds, settings, never what a user or a model wrote.
+
+    Example:
+        >>> from tpo_core import Candidate
+        >>> Candidate("The sky is blue.", reward=0.5, step=1)
+        Candidate(response=<16 characters>, reward=0.5, step=1)
+    """
+
+    def brief(self: Any) -> str:
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.repr and not _is_default(self, f)}
+        told = (f"{name}={value!r}" if name in shown else f"{name}={_brief(value)}" for name, value in given.items())
+        return f"{type(self).__name__}({', '.join(told)})"
+
+    _without_texts.add(brief)
+    return brief
+
+
+_without_texts: set[Any] = set()
+
+
+def _brief(value: Any) -> str:
+    if value is None or isinstance(value, (bool, int, float)) or type(value).__repr__ in _without_texts:
+        return repr(value)
+    if isinstance(value, str):
+        return f"<{len(value)} characters>"
+    if isinstance(value, (Mapping, list, tuple, set, frozenset)):
+        return f"<{len(value)} items>"
+    return f"<{type(value).__name__}>"
+
+
+def _is_default(record: Any, field: Field[Any]) -> bool:
+    value = getattr(record, field.name)
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    return type(value) is type(default) and bool(value == default)
 
 
 def rebuilt(cls: type[T], data: Any) -> T:

@@ -207,11 +207,9 @@ class Trajectory:
         return "\n".join(filter(None, [trajectory_line(self), self.diagnosis and f"note: {self.diagnosis}"]))
 
     def __repr__(self) -> str:
-        """Name the best answer and how many candidates and rounds there were; ``to_json`` writes everything."""
-        best = self.best_or_none
-        said = "None" if best is None else f"{best.response!r:.60} ({best.reward:.4g})"
+        """Name the best candidate and how many of them and of rounds there were; ``to_json`` writes everything."""
         return (
-            f"Trajectory(best={said}, candidates={len(self.candidates)}, steps={len(self.steps)}, "
+            f"Trajectory(best={self.best_or_none!r}, candidates={len(self.candidates)}, steps={len(self.steps)}, "
             f"stop_reason={self.stop_reason!r})"
         )
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from tpo_core.records import repr_without_texts
+
 __all__ = [
     "NO_USAGE",
     "Candidate",
@@ -44,6 +46,8 @@ class Usage:
     """Prompt tokens the provider read from its cache (part of ``prompt_tokens``)."""
     estimated: bool = False
     """Whether some completion tokens are an estimate: the provider reported one choice of several."""
+
+    __repr__ = repr_without_texts()
 
     @property
     def tokens(self) -> int:
@@ -101,6 +105,8 @@ class Failure:
     lasting: bool = field(default=False, compare=False, repr=False, metadata={"written": False})
     """Whether asking again is in vain: a key is missing or refused, or there is no such model; not part of the JSON."""
 
+    __repr__ = repr_without_texts("reason", "message")
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -134,6 +140,8 @@ class Candidate:
     """The place in ``Trajectory.steps`` of the critique that an update was made from; its ``chosen`` is the parent.
     None for a fresh sample."""
 
+    __repr__ = repr_without_texts("heads")
+
     def answers(self, query: Prompt) -> Prompt:
         """Return what it answers: its own context, or the query."""
         return query if self.context is None else self.context
@@ -158,6 +166,8 @@ class Step:
     """The textual gradient: what the next version should do."""
     failure: Failure | None = None
     """Why no candidates came of it: what befell the critique, or most of the updates; None when any did."""
+
+    __repr__ = repr_without_texts()
 
 
 Message: TypeAlias = Mapping[str, Any]
@@ -194,6 +204,8 @@ class Completion:
     logprobs: tuple[Mapping[str, float], ...] = field(default=(), compare=False, repr=False)
     """For each leading token, the natural-log probabilities of its likeliest alternatives, where asked for."""
 
+    __repr__ = repr_without_texts("finish_reason")
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -210,6 +222,8 @@ class Pair:
     """What the response is compared with, where the caller knows that; None where nobody does."""
     reference_name: str = field(default="reference", compare=False)
     """What the caller calls the reference: the key of the call's input that held it."""
+
+    __repr__ = repr_without_texts()
 
     @property
     def asked(self) -> Prompt:

@@ -133,7 +133,10 @@ def test_the_paper_s_settings_are_those_of_its_experiments_and_can_be_changed_on
 
 def test_a_trajectory_is_short_where_it_is_printed_and_whole_in_json():
     shown = repr(TRAJECTORY)
-    assert shown == "Trajectory(best='c' (2), candidates=4, steps=1, stop_reason='depth')"
+    assert shown == (
+        "Trajectory(best=Candidate(response=<1 characters>, reward=2.0, step=1, fresh=False, index=3), "
+        "candidates=4, steps=1, stop_reason='depth')"
+    )
     assert repr(Trajectory("q")) == "Trajectory(best=None, candidates=0, steps=0, stop_reason='depth')"
     assert TRAJECTORY.summary().startswith("4 candidates: reward 0.5 to 2 (gain +1.5)")
     assert "<iframe" in TRAJECTORY._repr_html_()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tpo_core.cli.run_models import RunModels
 from tpo_core.loop.effects import Generate, Task
+from tpo_core.records import repr_without_texts
 from tpo_core.values import Completion
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class _Command:
     arguments: Mapping[str, Any]
     folder: str
     environment: Mapping[str, str]
+
+    __repr__ = repr_without_texts("folder")  # Ray may log it, and the environment holds keys
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> _Command:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from tpo_core.records import repr_without_texts
+
 __all__ = ["Done", "Late", "Raised"]
 
 T = TypeVar("T")
@@ -15,6 +17,8 @@ class Done(Generic[T]):
     """What a call returned."""
 
     value: T
+
+    __repr__ = repr_without_texts()
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from tpo_core.drivers.tracing import ScoringPart
 from tpo_core.errors import TPOError
 from tpo_core.loop.ledger import Ledger
 from tpo_core.models.refusals import overloaded, rest_of
+from tpo_core.records import repr_without_texts
 from tpo_core.trajectory import Trajectory
 
 __all__ = ["Refused", "Run", "Scheduler"]
@@ -117,6 +118,8 @@ class _Merged(Scoring):
     """One scoring made of several."""
 
     parts: tuple[Scoring, ...] = ()
+
+    __repr__ = repr_without_texts("reward")
 
     @property
     def traced_parts(self) -> Sequence[ScoringPart]:

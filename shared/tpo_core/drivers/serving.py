@@ -25,6 +25,7 @@ from tpo_core.loop.effects import Effect, Gather, Generate, Progress, Score
 from tpo_core.loop.ledger import Ledger
 from tpo_core.masking import hidden_errors
 from tpo_core.models.policy import Policy, Remembering
+from tpo_core.records import repr_without_texts
 from tpo_core.rewards.base import RewardModel
 from tpo_core.trajectory import Trajectory
 from tpo_core.values import Completion, Pair, Reward, changed
@@ -69,6 +70,8 @@ class Call(Ticket[Sequence[Completion]]):
     seeds: tuple[int, ...]
     trace: QueryTrace = UNTRACED
 
+    __repr__ = repr_without_texts("policy", "seeds")
+
     def call(self) -> Sequence[Completion]:
         """Ask."""
         with hidden_errors(), self.trace.calling(self.policy, self.request, self.seeds) as brought:
@@ -93,6 +96,8 @@ class Scoring(Ticket[Sequence[Reward]]):
     alone: bool = False
     """Whether it may not be merged with others: it was once, and that failed."""
     trace: QueryTrace = UNTRACED
+
+    __repr__ = repr_without_texts("reward")
 
     @property
     def traced_parts(self) -> Sequence[ScoringPart]:
@@ -137,6 +142,8 @@ class Telling(Ticket[None]):
 
     observer: Observer
     progress: Progress
+
+    __repr__ = repr_without_texts()
 
     def call(self) -> None:
         """Tell."""

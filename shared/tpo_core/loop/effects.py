@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from tpo_core.records import repr_without_texts
 from tpo_core.values import Candidate, Pair, Step
 
 if TYPE_CHECKING:
@@ -68,12 +69,16 @@ class Generate:
     spare: int | None = None
     """How many samples beyond ``n`` may be asked where calls fail or bring too little; None for as many as it takes."""
 
+    __repr__ = repr_without_texts("task", "signature")
+
 
 @dataclass(frozen=True)
 class Gather:
     """Ask for several things that do not wait for each other; answered with a list of their answers."""
 
     effects: tuple[Generate, ...]
+
+    __repr__ = repr_without_texts()
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ class Score:
     deadline: float | None = None
     """When, on the loop's clock, what is still missing is answered with NaN and failure ``deadline``. None while
     nothing is scored yet: an answer a little late beats none."""
+
+    __repr__ = repr_without_texts()
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,8 @@ class Progress:
     """The best candidate so far."""
     place: int = 0
     """Which loop, where many run together: the place of its query."""
+
+    __repr__ = repr_without_texts("kind")
 
 
 Effect: TypeAlias = "Generate | Gather | Score | Progress"

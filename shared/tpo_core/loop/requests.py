@@ -20,6 +20,7 @@ from tpo_core.loop.effects import Effect, Gather, Generate, Progress, Score, Tas
 from tpo_core.loop.ledger import Ledger
 from tpo_core.masking import masked
 from tpo_core.prompts.reading import refuse
+from tpo_core.records import repr_without_texts
 from tpo_core.values import Candidate, Completion, Failure, Pair, Reward, Usage, changed
 
 if TYPE_CHECKING:
@@ -163,6 +164,8 @@ class Question:
     signature: Signature
     inputs: dict[str, str]
     about: Candidate
+
+    __repr__ = repr_without_texts("signature")
 
 
 def say(

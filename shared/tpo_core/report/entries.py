@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tpo_core.masking import hide
+from tpo_core.records import repr_without_texts
 from tpo_core.values import Candidate
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Entry:
     """What the user calls it, such as a batch line's ``custom_id``."""
     error: str = ""
     """Why the query has no answer; empty when it has one."""
+
+    __repr__ = repr_without_texts("name", "error")
 
     @classmethod
     def of(cls, item: Item) -> Entry:

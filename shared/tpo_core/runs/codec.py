@@ -10,7 +10,7 @@ from typing import Any
 
 from tpo_core.errors import InvalidInputError
 from tpo_core.loop.effects import Generate
-from tpo_core.records import plain, rebuilt
+from tpo_core.records import plain, rebuilt, repr_without_texts
 from tpo_core.runs.items import decode, encode
 from tpo_core.values import Completion, Pair, Reward, Usage
 
@@ -67,6 +67,8 @@ class _Record:
     failure: str | None
     truncated: bool
     usage: Usage
+
+    __repr__ = repr_without_texts("heads", "failure")
 
 
 def request_hash(request: Generate) -> bytes:

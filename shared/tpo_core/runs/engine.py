@@ -23,6 +23,7 @@ from tpo_core.drivers.serving import Models, serve
 from tpo_core.errors import GenerationError, ModelError, RewardError, StoreError
 from tpo_core.loop.ledger import Ledger
 from tpo_core.models.policy import Policy
+from tpo_core.records import repr_without_texts
 from tpo_core.rewards.base import RewardModel
 from tpo_core.runs.admission import to_do
 from tpo_core.runs.answers import Answers, UnderWay
@@ -52,6 +53,8 @@ class Ended:
 
     query: Admitted
     result: Trajectory | Exception
+
+    __repr__ = repr_without_texts()
 
 
 class Engine:
@@ -212,6 +215,8 @@ class _Doubt:
     result: Trajectory | Exception
     trouble: Exception
     since: float
+
+    __repr__ = repr_without_texts()
 
 
 _TROUBLES: Mapping[str, type[Exception]] = {

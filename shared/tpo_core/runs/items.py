@@ -10,6 +10,7 @@ from typing import Any
 
 from tpo_core.errors import InvalidInputError
 from tpo_core.prompts.rendering import show_query
+from tpo_core.records import repr_without_texts
 from tpo_core.values import Prompt
 
 __all__ = ["Item", "decode", "encode"]
@@ -39,6 +40,8 @@ class Item:
     """Fields of ``TPOConfig`` that this query sets for itself, as an OpenAI batch line may."""
     model: str | None = None
     """The model that an OpenAI batch line names."""
+
+    __repr__ = repr_without_texts("id", "sampling", "model")
 
     def __post_init__(self) -> None:
         """Refuse what no loop, server or file would take."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from tpo_core.errors import InvalidInputError, StoreError
 from tpo_core.loop.effects import Task
+from tpo_core.records import repr_without_texts
 from tpo_core.runs.codec import completion_from_bytes
 from tpo_core.runs.folder import Origin, explained, open_read_only, run_file
 from tpo_core.runs.items import Item
@@ -58,6 +59,8 @@ class Finished:
     at: float
     """When it ended, in seconds since 1970."""
 
+    __repr__ = repr_without_texts()
+
 
 @dataclass(frozen=True)
 class Failed:
@@ -71,6 +74,8 @@ class Failed:
     trajectory: Trajectory | None
     """What was gained until then, where the exception carried it."""
     at: float
+
+    __repr__ = repr_without_texts("error", "message")
 
 
 class RunReader:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from tpo_core.errors import InvalidInputError, StoreError
+from tpo_core.records import repr_without_texts
 from tpo_core.runs import statements
 from tpo_core.runs.folder import explained, hold, open_to_write, run_file
 from tpo_core.runs.items import Item
@@ -40,6 +41,8 @@ class Admitted:
     item: Item
     position: int
     state: State
+
+    __repr__ = repr_without_texts("state")
 
 
 class Answer(NamedTuple):

@@ -19,6 +19,7 @@ from tpo_core.cache_keys import files_key, made_of
 from tpo_core.errors import InvalidInputError, ModelError
 from tpo_core.models.local.files import NAME
 from tpo_core.models.local.server import start_server
+from tpo_core.records import repr_without_texts
 from tpo_core.threads import Mutex, in_each_fork
 from tpo_core.values import Completion, Message, Usage
 
@@ -228,6 +229,8 @@ class _Sample:
     logprobs: list[Mapping[str, float]] = field(default_factory=list)
     finish_reason: str | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
+
+    __repr__ = repr_without_texts("finish_reason")
 
 
 class _Listener:

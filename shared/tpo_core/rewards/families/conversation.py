@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tpo_core.errors import InvalidInputError
+from tpo_core.records import repr_without_texts
 from tpo_core.rewards.families.entries import Family, Gate, Steps
 from tpo_core.rewards.families.frames import Frames
 from tpo_core.rewards.families.literal import Literals
@@ -35,6 +36,8 @@ class Encoded:
     kinds: tuple[int, ...] = ()
     """Which text each token is of, for models that take two texts and are told them apart."""
 
+    __repr__ = repr_without_texts()
+
 
 @dataclass(frozen=True)
 class _Shown:
@@ -45,6 +48,8 @@ class _Shown:
     """What the template puts before the response."""
     after: str
     response: str
+
+    __repr__ = repr_without_texts()
 
     @property
     def text(self) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+from tpo_core.records import repr_without_texts
 
 __all__ = ["Prefix", "PrefixStore", "shared_length"]
 
@@ -35,6 +36,8 @@ class Prefix:
     values: dict[int, Tensor] = field(default_factory=dict)
     states: dict[int, Tensor] = field(default_factory=dict)
     """By place, (hidden,)."""
+
+    __repr__ = repr_without_texts()
 
     def write(self, layer: int, start: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Put keys and values (1, key-value heads, tokens, head size) at ``start``; return all up to their end."""

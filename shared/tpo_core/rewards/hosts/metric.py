@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tpo_core.errors import InvalidInputError, RewardError
+from tpo_core.records import repr_without_texts
 from tpo_core.rewards.hosts import reading
 from tpo_core.values import Pair, Prompt, Reward
 
@@ -174,6 +175,8 @@ class _HostCall:
     kind: str
     """Who asks: ``value``, ``evaluator`` or ``batch``."""
     pairs: list[Pair]
+
+    __repr__ = repr_without_texts("kind")
 
 
 class _Inputs(dict[str, Any]):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tpo_core.prompts.rendering import show_query
+from tpo_core.records import repr_without_texts
 from tpo_core.rewards.judge.prompts import Compare, Grade, YesNo, messages
 from tpo_core.rewards.judge.verdicts import (
     are_logprobs,
@@ -40,6 +41,8 @@ class Ask:
     judged: str = ""
     """The response, which the judge may quote."""
 
+    __repr__ = repr_without_texts("head", "form", "scale")
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -49,6 +52,8 @@ class Answer:
     value: float = math.nan
     failure: str | None = None
     usage: Usage = Usage()  # noqa: RUF009  frozen
+
+    __repr__ = repr_without_texts("failure")
 
     @classmethod
     def of(cls, ask: Ask, result: Completion | Exception) -> Answer:

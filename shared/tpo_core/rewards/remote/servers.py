@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from tpo_core.records import repr_without_texts
 from tpo_core.values import Message, Pair
 
 __all__ = ["SERVERS", "UNREADABLE", "Form", "Item", "Server", "server_named"]
@@ -48,6 +49,8 @@ class Item:
     prompt: str = ""
     """The prompt as one text."""
     truncated: bool = False
+
+    __repr__ = repr_without_texts()
 
     def has(self, form: Form) -> bool:
         """Return whether this form is at hand; token ids can be spelled out."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from tpo_core.errors import ModelError, TPOError
 from tpo_core.models.policy import ChatModel
+from tpo_core.records import repr_without_texts
 from tpo_core.studies.benchmarks.checkers import Verdict
 
 __all__ = ["Asked", "JudgeForm", "RefusalJudge", "is_unsafe"]
@@ -70,6 +71,8 @@ class Asked:
     row: Mapping[str, Any]
     prompt: str
     response: str
+
+    __repr__ = repr_without_texts("id")
 
 
 class RefusalJudge:

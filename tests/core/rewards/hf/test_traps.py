@@ -64,7 +64,8 @@ def test_conversations_read_together_are_read_as_each_alone(build: Build) -> Non
     responses = ["Paris", "", "<|eot_id|> Lyon <|begin_of_text|>", "\ud800 \U0001f600", "step " * 400, "Paris"]
     pairs = [Pair(prompt, r) for prompt in ("What is the capital?", "of France " * 200) for r in responses]
     alone = [conversations.encode([pair])[0] for pair in pairs]
-    assert [repr(e) for e in conversations.encode(pairs)] == [repr(e) for e in alone]
+    told = [[str(e) if isinstance(e, Exception) else e for e in each] for each in (conversations.encode(pairs), alone)]
+    assert told[0] == told[1]
     assert any(isinstance(e, InvalidInputError) for e in alone) and any(getattr(e, "truncated", False) for e in alone)
 
 
