@@ -7,24 +7,22 @@ broken, not an answer, and the cause is raised.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import math
 import sys
-import threading
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import wait
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tpo_core.errors import InvalidInputError, RewardError, UnsupportedError
 from tpo_core.masking import masked
 from tpo_core.models.refusals import one_line
 from tpo_core.pace import Pace
-from tpo_core.threads import Mutex, Threads, in_thread
+from tpo_core.threads import Threads, in_thread
 from tpo_core.values import Reward
 
-__all__ = ["Portal", "aeach", "aeach_sync", "each", "is_control_flow", "portal", "raise_if_broken", "settle"]
+__all__ = ["aeach", "aeach_sync", "each", "is_control_flow", "raise_if_broken", "settle"]
 
 logger = logging.getLogger(__name__)
 
@@ -154,87 +152,3 @@ def is_control_flow(error: BaseException) -> bool:
 
 def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-_awaiting: contextvars.ContextVar[tuple[Portal, ...]] = contextvars.ContextVar("tpo_awaiting", default=())
-"""The portals whose loops run what is under way here, in this thread or in one that waits for this."""
-
-
-class Portal:
-    """One event loop in one thread, kept for the life of the process, through which sync callers await.
-
-    A loop per call (``asyncio.run``) would close under the connection pools that async clients keep.
-    """
-
-    def __init__(self) -> None:
-        self._lock = Mutex()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._inner: Portal | None = None
-
-    def __reduce__(self) -> tuple[type[Portal], tuple[()]]:
-        """Pickle as a new one."""
-        return Portal, ()
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await ``work`` in a copy of the caller's context and return its result."""
-        # Async code here called sync code, perhaps in threads it waits for: to wait for this loop would never end.
-        if threading.current_thread() is self._thread or self in _awaiting.get():
-            with self._lock:
-                self._inner = self._inner or Portal()
-            return self._inner.run(work)
-        future = self.submit(self._awaited(work))
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()  # the caller is gone (an interrupt): do not go on without it
-            raise
-
-    async def _awaited(self, work: Coroutine[Any, Any, T]) -> T:
-        _awaiting.set((*_awaiting.get(), self))
-        return await work
-
-    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Start ``work`` in a copy of the caller's context."""
-        with self._lock:  # so that no close comes between, after which nothing would run it
-            return asyncio.run_coroutine_threadsafe(work, self._running())
-
-    def close(self) -> None:
-        """Stop the loop; the next call starts another."""
-        with self._lock:
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._loop.stop)
-            self._loop = self._thread = None
-
-    def _running(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None or self._thread is None or not self._thread.is_alive():  # no thread follows into a fork
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=_serve, args=(self._loop,), name="tpo-rewards", daemon=True)
-            self._thread.start()
-        return self._loop
-
-
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    stopped = False
-    while not stopped:
-        try:
-            loop.run_forever()
-            stopped = True
-        except BaseException:  # an exit or interrupt that a task raised: whoever awaits the task gets it
-            logger.debug("a task ended with an exit or an interrupt", exc_info=True)
-    loop.run_until_complete(_wind_up())
-    loop.close()
-
-
-async def _wind_up() -> None:
-    """End what is left, so that nobody waits for it for ever."""
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
-        task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
-    await asyncio.get_running_loop().shutdown_asyncgens()
-    await asyncio.get_running_loop().shutdown_default_executor()
-
-
-portal = Portal()
-"""The one that rewards share."""

@@ -11,8 +11,9 @@ from tpo_core.errors import InvalidInputError, RewardError
 from tpo_core.pace import Pace
 from tpo_core.rewards.base import RewardModel
 from tpo_core.rewards.calling import Kind, Takes, arguments, as_rewards, find_kind, lift
-from tpo_core.rewards.concurrency import aeach, aeach_sync, each, portal, settle
+from tpo_core.rewards.concurrency import aeach, aeach_sync, each, settle
 from tpo_core.rewards.hosts.settings import HostMetric
+from tpo_core.rewards.portal import portal
 from tpo_core.values import Pair, Reward
 
 __all__ = ["FunctionReward", "as_reward"]

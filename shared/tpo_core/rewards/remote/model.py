@@ -9,7 +9,8 @@ from typing import Any, Literal
 from tpo_core.errors import RewardError, UnsupportedError
 from tpo_core.masking import public
 from tpo_core.rewards.base import RewardModel
-from tpo_core.rewards.concurrency import Portal, aeach, settle
+from tpo_core.rewards.concurrency import aeach, settle
+from tpo_core.rewards.portal import Portal
 from tpo_core.rewards.remote.exchange import AnswerError, TransientError
 from tpo_core.rewards.remote.fleet import Fleet
 from tpo_core.rewards.remote.replica import Replica
@@ -114,7 +115,7 @@ class RemoteRewardModel(RewardModel):
             backoff=backoff,
             headers=check_headers(headers),
         )
-        self._portal = Portal()
+        self._portal = Portal(self._fleet.disconnect)
 
     @property
     def cache_key(self) -> str | None:
