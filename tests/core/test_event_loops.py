@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -71,3 +73,19 @@ def test_a_limit_that_many_wait_for_holds_no_loop() -> None:
         await asyncio.gather(*(limit.athrough(asyncio.sleep, 0) for _ in range(3)))
 
     assert left(ask) == 0
+
+
+def test_the_interpreter_exits_with_a_run_pending_in_a_loop_that_nobody_closed() -> None:
+    """Queues have waiters that cannot be shown any more by then: to miss one of them crashed Python 3.11."""
+    program = """
+import asyncio, socket
+from tpo_core import OpenAIChat, TPOConfig, arun
+silent = socket.create_server(("127.0.0.1", 0))
+chat = OpenAIChat("smol", api_base=f"http://127.0.0.1:{silent.getsockname()[1]}/v1")
+loop = asyncio.new_event_loop()
+run = loop.create_task(arun("why?", chat, lambda prompt, response: 1.0, TPOConfig(mode="bon", width=2)))
+silent.setblocking(False)
+loop.run_until_complete(loop.sock_accept(silent))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr

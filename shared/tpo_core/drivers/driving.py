@@ -131,13 +131,17 @@ def _outcome(ticket: Ticket[T]) -> Done[T] | Raised:
 
 async def _areport(ticket: Ticket[Any], back: asyncio.Queue[_Arrival]) -> None:
     """Make a ticket's call in this event loop, and report its outcome."""
-    outcome: Done[Any] | Raised = Raised(ConnectionAbortedError("the request was cancelled"))
+    outcome: Done[Any] | Raised
     try:
         outcome = Done(await ticket.acall())
     except Exception as error:  # noqa: BLE001 - the run that asked decides what it costs
         outcome = Raised(error)
-    finally:
-        back.put_nowait((ticket, outcome))
+    except GeneratorExit:  # the event loop was dropped with this task in it: nobody is there to read a report
+        raise
+    except BaseException:
+        back.put_nowait((ticket, Raised(ConnectionAbortedError("the request was cancelled"))))
+        raise
+    back.put_nowait((ticket, outcome))
 
 
 def _together(tickets: Sequence[Ticket[Any]], threads: Threads) -> list[tuple[Ticket[Any], Done[Any] | Raised]]:
