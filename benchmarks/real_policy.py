@@ -11,10 +11,11 @@ What ``tpo check`` says of the same policy, from the prompts of the warm-up:
     python benchmarks/real_policy.py prompts ifeval.jsonl --prompts 12 > prompts.jsonl
     IFEVAL=ifeval.jsonl tpo check --prompts prompts.jsonl --reward benchmarks/real_policy.py:reward --model q
 
-What ``tpo check`` says of the evidence of the warm-up, what the paper's plan's updates did to their parents beside what
-a normal law would have them do, and what the answers begin with or still hold of the prompts:
+What ``tpo check`` says of the evidence of the warm-up, or of the answers of the paper's plan (with the tokens of the
+warm-up, whose file lies beside them), what its updates did to their parents beside what a normal law would have them
+do, and what the answers begin with or still hold of the prompts:
 
-    python benchmarks/real_policy.py verdict results/*.experience.json
+    python benchmarks/real_policy.py verdict results/*.experience.json checks.jsonl.xz judge.jsonl.xz
     python benchmarks/real_policy.py updates checks.jsonl.xz judge.jsonl.xz
 
 ``checks``: the reward is the share of a prompt's checks that pass, and its feedback names the others. ``judge``: the
@@ -40,8 +41,9 @@ import re
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -51,17 +53,22 @@ from rich.console import Console
 from rich.table import Table
 
 from tpo_core import Experience, TPOConfig, Trajectory, arun
+from tpo_core.config.experience import Evidence
 from tpo_core.errors import TPOError
+from tpo_core.loop.learning import shown
 from tpo_core.models.openai_chat import OpenAIChat
 from tpo_core.prompts.sections import unannounced
 from tpo_core.rewards import Check, ChecksReward, JudgeReward
 from tpo_core.studies.checking import check
+from tpo_core.values import Candidate, Step
 
 LONGEST = 120
 """Most words that a prompt may ask for."""
 LEAST_PROMPTS = 20
 """Arms with fewer are not shown."""
 COLUMNS = ("arm", "prompts", "passed whole", "less best-of-N", "less paper", "reward", "tokens", "calls")
+FEW, DRAWS = 32, 200
+"""How many queries a verdict may rest on, and how often as many of the answered ones are drawn."""
 ARMS = ("single", "best-of-N", "revision", "paper", "adaptive cold", "adaptive warm")
 
 
@@ -298,14 +305,57 @@ def table(path: Path, *, markdown: bool) -> str:
 
 
 def verdict(path: Path) -> str:
-    """Return what ``tpo check`` reckons from an experience; completion tokens alone count."""
-    experience = Experience.from_json(path.read_text())
-    found = check(experience.evidence, 0, prompt_price=0.0)
+    """Return what ``tpo check`` reckons from an experience, or from answers; completion tokens alone count."""
+    if path.suffix == ".json":
+        experience = Experience.from_json(path.read_text())
+        return "\n".join([f"{path.name}: {experience}", *reckoned(experience.evidence)])
+    of_queries, costs = paper_evidence(path)
+    evidence = sum(of_queries, costs)
+    few = [sum(random.Random(draw).sample(of_queries, FEW), costs) for draw in range(DRAWS)]
+    return "\n".join([
+        f"{path.name}: {evidence.critiques} critiques of the paper's plan", *reckoned(evidence), verdicts(few),
+        "were changes normal:", *reckoned(normal(evidence))[-2:], verdicts(map(normal, few)),
+    ])  # fmt: skip
+
+
+def normal(evidence: Evidence) -> Evidence:
+    """Return evidence that does not say what came true of the gains that a normal law promises."""
+    return replace(evidence, gains=0.0, gains_of=0)
+
+
+def verdicts(evidences: Iterable[Evidence]) -> str:
+    found = Counter(check(evidence, FEW, prompt_price=0.0).verdict.plan for evidence in evidences)
+    return f"of {DRAWS} draws of {FEW} queries: " + ", ".join(f"{plan} {n}" for plan, n in found.most_common())
+
+
+def reckoned(evidence: Evidence) -> list[str]:
+    """Return what ``tpo check`` reckons, a line each."""
+    found = check(evidence, 0, prompt_price=0.0)
     shown = {"s": found.spread, "beta": found.beta, "delta": found.delta, "updates usable": found.usable_updates}
-    lines = [f"{path.name}: {experience}"]
-    lines += [f"{name}: {e.value:.2f} ({e.low:.2f} to {e.high:.2f})" for name, e in shown.items() if e is not None]
+    lines = [f"{name}: {e.value:.2f} ({e.low:.2f} to {e.high:.2f})" for name, e in shown.items() if e is not None]
+    lines.append(f"upside: {found.upside:.2f}")
     lines.append("expected best: " + ", ".join(f"{plan} {best:.2f}" for plan, best in found.expected.items()))
-    return "\n".join([*lines, f"use {found.verdict.plan}: {found.verdict.reason}"])
+    return [*lines, f"use {found.verdict.plan}: {found.verdict.reason}"]
+
+
+def paper_evidence(path: Path) -> tuple[list[Evidence], Evidence]:
+    """Return what each query of the paper's plan shows, and the tokens of the warm-up, which lie beside the answers."""
+    name = path.name.removesuffix(".xz").removesuffix(".jsonl")
+    told = Experience.from_json((path.parent / f"{name}.experience.json").read_text()).evidence
+    costs = Evidence(sample=told.sample, critique=told.critique, update=told.update)
+    return [shown(*rounds(r["candidates"])) for r in read(path) if r["arm"] == "paper" and r.get("candidates")], costs
+
+
+def rounds(told: list[list[float]]) -> tuple[list[Candidate], list[Step]]:
+    """Return the candidates and critiques of the paper's plan from its rounds and rewards."""
+    candidates: list[Candidate] = []
+    steps: list[Step] = []
+    for number, reward in told:
+        step = int(number)
+        if step > len(steps):
+            steps.append(Step(step, chosen=max(candidates, key=lambda c: c.reward or 0.0)))
+        candidates.append(Candidate("", reward=reward or 0.0, step=step, fresh=not step, critique=step - 1))
+    return candidates, steps
 
 
 def updates(path: Path) -> str:

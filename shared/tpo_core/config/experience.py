@@ -72,6 +72,10 @@ class Evidence:
     """Squared deviations of updates from the mean of their critique's."""
     child_degrees: int = 0
     """Updates less critiques."""
+    gains: float = 0.0
+    """The sum over critiques of what one of its updates is above its parent on average, nothing where it is below."""
+    gains_of: int = 0
+    """How many critiques ``gains`` is of: all but those that were saved before it was kept."""
     sample: Cost = field(default_factory=Cost)
     critique: Cost = field(default_factory=Cost)
     update: Cost = field(default_factory=Cost)
@@ -144,7 +148,8 @@ class Experience:
         if not isinstance(data, dict) or data.pop("format", None) != _FORMAT:
             raise InvalidInputError("text is not what Experience.to_json writes")
         evidence = rebuilt(Evidence, data)
-        if not evidence.finite or any(n < 0 for n in (evidence.fresh_degrees, evidence.critiques)):
+        counts = (evidence.fresh_degrees, evidence.critiques, evidence.gains, evidence.gains_of)
+        if not evidence.finite or any(n < 0 for n in counts):
             raise InvalidInputError("text holds numbers that no evidence has")
         return cls(evidence)
 

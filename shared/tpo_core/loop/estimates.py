@@ -7,7 +7,7 @@ see ``planner``, whose law these numbers enter. The priors are sceptical: few cr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tpo_core.config.experience import Evidence
 
@@ -21,6 +21,8 @@ PRIOR_WEIGHT = 4.0
 """How many observations the priors of the two spreads below count."""
 TIE_WEIGHT = 6.0
 """How many samples all other queries count in the spread of one whose samples were all equal."""
+UPSIDE_WEIGHT = 2.0
+"""How many spreads of gain, promised and come true, the prior of ``Value.upside`` counts."""
 CRITIQUE_SPREAD, CHILD_SPREAD = 0.4, 0.6
 BETA, BETA_SD = 0.5, 0.25
 """A parent's advantage is halved, unless seen otherwise: half of it was luck."""
@@ -39,6 +41,9 @@ class Value:
     covariance: float = 0.0
     critique_sd: float = CRITIQUE_SPREAD
     child_sd: float = CHILD_SPREAD
+    upside: float = 1.0
+    """What updates gained over their parents, as a part of what this law has them gain: less than 1 where bad updates
+    are far worse than good ones are better, or most are copies."""
 
     def mean(self, x: float) -> float:
         """Return the expected reward of an update whose parent is ``x`` above the mean of fresh samples."""
@@ -110,4 +115,16 @@ def value_of_updates(evidence: Evidence, s: float) -> Value:
         left = yy - 2 * (beta * xy + delta * y) + beta**2 * xx + 2 * beta * delta * x + delta**2 * count
         noise = (weight * prior + max(0.0, left)) / (weight + count)
     critique = max(noise - child * share, 0.01)
-    return Value(beta, delta, b, d, c, math.sqrt(critique), math.sqrt(child))
+    value = Value(beta, delta, b, d, c, math.sqrt(critique), math.sqrt(child))
+    return replace(value, upside=_upside(evidence, value, s))
+
+
+def _upside(evidence: Evidence, value: Value, s: float) -> float:
+    """Return what updates gained over their parents beside what the law has the same critiques gain, shrunk to 1."""
+    x = evidence.x / s / evidence.critiques
+    variance = max(0.0, evidence.xx / s**2 / evidence.critiques - x * x)
+    mean = value.mean(x) - x
+    sd = math.sqrt(value.critique_sd**2 + value.child_sd**2 + (1 - value.beta) ** 2 * variance)
+    z = mean / sd
+    promised = sd * math.exp(-z * z / 2) / math.sqrt(2 * math.pi) + mean * (1 + math.erf(z / math.sqrt(2))) / 2
+    return (UPSIDE_WEIGHT + evidence.gains / s) / (UPSIDE_WEIGHT + evidence.gains_of * promised)

@@ -72,6 +72,8 @@ def _of_critique(x: float, ys: Sequence[float]) -> Evidence:
         child_shares=1 / len(ys),
         child_squares=_squares(ys),
         child_degrees=len(ys) - 1,
+        gains=_mean([max(0.0, y - x) for y in ys]),
+        gains_of=1,
     )
 
 

@@ -57,6 +57,8 @@ class Check:
     """How much of its parent's advantage over the mean of fresh samples an update keeps."""
     delta: Estimate
     """What an update gains beside that, in units of s."""
+    upside: float
+    """What updates gained over their parents, as a part of what a normal law promises; see ``Value.upside``."""
     critiques: int
     """Critiques that beta and delta rest on; with none they are what is assumed of any policy."""
     usable_updates: Estimate | None
@@ -96,6 +98,7 @@ def check(evidence: Evidence, queries: int, *, prompt_price: float = 1.0, scorin
         None if s is None else _spread(s, evidence.fresh_degrees),
         _normal(value.beta, value.beta_var),
         _normal(value.delta, value.delta_var),
+        value.upside,
         evidence.critiques,
         _usable(evidence.update),
         _usable(evidence.critique),

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tpo_core.config.experience import Evidence
+from tpo_core.config.experience import Evidence, Experience
 from tpo_core.loop.estimates import BETA, DELTA, TAILS, Value, log_spread_error, spread_of, value_of_updates
+from tpo_core.loop.learning import shown
 from tpo_core.loop.planner import Costs, Outlook, best_split, gain
+from tpo_core.values import Candidate, Step
 
 COSTS = Costs(1.0, 2.0, 1.0)
 HARMFUL = Value(beta=0.3, delta=-0.8, beta_var=0.001, delta_var=0.001)
@@ -31,12 +37,13 @@ def brute(outlook: Outlook, value: Value, critiques: int, updates: int, fresh: i
     for _ in range(critiques):
         critique = mean + value.critique_sd * draw.standard_normal(runs)
         made = critique[:, None] + value.child_sd * draw.standard_normal((runs, updates))
-        best = np.maximum(best, made.max(axis=1))
+        brings = draw.random(runs) < value.upside
+        best = np.where(brings, np.maximum(best, made.max(axis=1)), best)
     return float((np.minimum(best, max(outlook.ceiling, outlook.best)) - outlook.best).mean())
 
 
 @pytest.mark.parametrize("split", [(0, 0, 10), (1, 1, 0), (2, 3, 4), (4, 5, 0)])
-@pytest.mark.parametrize("value", [Value(), HARMFUL, FOLLOWS])
+@pytest.mark.parametrize("value", [Value(), HARMFUL, FOLLOWS, replace(FOLLOWS, upside=0.4)])
 @pytest.mark.parametrize("outlook", OUTLOOKS)
 def test_the_expected_gain_is_that_of_the_law_played_out(split, value, outlook):
     assert gain(outlook, value, *split) == pytest.approx(brute(outlook, value, *split), abs=0.02)
@@ -81,20 +88,44 @@ def test_the_error_of_the_spread_is_that_of_samples_with_tails():
     assert log_spread_error(Evidence(fresh_degrees=5)) == 0 == log_spread_error(Evidence())
 
 
+def critiques_of(
+    s: float, count: int, beta: float, delta: float, critique: float, child: Callable[[], Any]
+) -> Evidence:
+    """Return the evidence of critiques with three updates each, whose own parts ``child`` draws."""
+    draw, evidence = np.random.default_rng(1), Evidence()
+    for _ in range(count):
+        x = draw.normal(1.0, 0.7)
+        made = beta * x + delta + critique * draw.normal() + child()
+        fresh = [Candidate("", reward=reward * s) for reward in (-x, x)]  # their mean is 0
+        updates = [Candidate("", reward=reward * s, fresh=False, critique=0) for reward in made]
+        evidence += shown([*fresh, *updates], [Step(1, chosen=fresh[1])])
+    return evidence
+
+
 @pytest.mark.parametrize("s", [1e-3, 1.0, 1e4])
 @pytest.mark.parametrize(("beta", "delta", "critique", "child"), [(0.9, 0.6, 0.5, 0.3), (0.1, -1.0, 0.3, 0.8)])
 def test_evidence_tells_what_updates_are_worth_on_any_scale(s, beta, delta, critique, child):
-    draw, evidence = np.random.default_rng(1), Evidence()
-    for _ in range(400):
-        x = draw.normal(1.0, 0.7)
-        made = beta * x + delta + critique * draw.normal() + child * draw.normal(size=3)
-        x, made = x * s, made * s
-        y, squares = made.mean(), ((made - made.mean()) ** 2).sum()
-        evidence += Evidence(
-            critiques=1, x=x, y=y, xx=x * x, xy=x * y, yy=y * y,
-            child_shares=1 / 3, child_squares=squares, child_degrees=2,
-        )  # fmt: skip
-    value = value_of_updates(evidence, s)
+    draw = np.random.default_rng(2)
+    value = value_of_updates(critiques_of(s, 400, beta, delta, critique, lambda: child * draw.normal(size=3)), s)
     assert (value.beta, value.delta) == (pytest.approx(beta, abs=0.15), pytest.approx(delta, abs=0.2))
     assert (value.critique_sd, value.child_sd) == (pytest.approx(critique, abs=0.12), pytest.approx(child, abs=0.08))
-    assert value.sd(1.0) < 0.1
+    assert value.sd(1.0) < 0.1 and value.upside == pytest.approx(1, abs=0.15)
+
+
+def test_where_bad_updates_are_far_worse_than_good_ones_are_better_what_is_promised_comes_true():
+    draw, outlook = np.random.default_rng(2), Outlook(1.0, math.inf)
+    value = value_of_updates(
+        critiques_of(1.0, 400, 0.9, 0.2, 0.3, lambda: 0.3 * draw.normal(size=3) - 3.0 * (draw.random(3) < 0.2)), 1.0
+    )
+    made = 1.1 + 0.3 * draw.normal(size=(20_000, 1)) + 0.3 * draw.normal(size=(20_000, 3))
+    made -= 3.0 * (draw.random(made.shape) < 0.2)
+    true = float(np.maximum(0.0, made.max(axis=1) - outlook.best).mean())
+    told, normal = (gain(outlook, each, 1, 3, 0) for each in (value, replace(value, upside=1.0)))
+    assert value.upside < 0.7 and normal > 1.5 * true
+    assert told == pytest.approx(true, rel=0.25)
+
+
+def test_evidence_that_was_saved_before_gains_were_kept_promises_what_the_law_does():
+    saved = json.loads(Experience(critiques_of(1.0, 20, 0.9, 0.6, 0.5, lambda: np.zeros(3))).to_json())
+    del saved["gains"], saved["gains_of"]
+    assert value_of_updates(Experience.from_json(json.dumps(saved)).evidence, 1.0).upside == 1
