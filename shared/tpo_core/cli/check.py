@@ -208,7 +208,7 @@ def _lines(
         _row("s", found.spread, "spread of fresh samples of one query, in the reward's units"),
         _row("beta", found.beta, "of its parent's advantage an update keeps"),
         _row("delta", found.delta, "s: what an update gains beside that"),
-        f"{'upside':18}{found.upside:.2f}  of what a normal law has updates gain over their parents came true",
+        f"{'upside':18}{found.upside:.2f}  of what a normal law has updates gain over their parents is reckoned with",
         _row("updates usable", found.usable_updates),
         _row("critiques usable", found.usable_critiques),
         f"{'tokens':18}" + ", ".join(f"{name} {count:,.0f}" for name, count in found.tokens.items()),

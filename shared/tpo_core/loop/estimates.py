@@ -23,6 +23,9 @@ TIE_WEIGHT = 6.0
 """How many samples all other queries count in the spread of one whose samples were all equal."""
 UPSIDE_WEIGHT = 2.0
 """How many spreads of gain, promised and come true, the prior of ``Value.upside`` counts."""
+UPSIDE_LEAST = 0.8
+"""Only what is missing to this part of the promised gain is reckoned with: where a reward has a ceiling, the updates of
+parents near it gain less than the law says, and those of other parents do not."""
 CRITIQUE_SPREAD, CHILD_SPREAD = 0.4, 0.6
 BETA, BETA_SD = 0.5, 0.25
 """A parent's advantage is halved, unless seen otherwise: half of it was luck."""
@@ -42,8 +45,8 @@ class Value:
     critique_sd: float = CRITIQUE_SPREAD
     child_sd: float = CHILD_SPREAD
     upside: float = 1.0
-    """What updates gained over their parents, as a part of what this law has them gain: less than 1 where bad updates
-    are far worse than good ones are better, or most are copies."""
+    """By what the gain of updates over their parents is multiplied: less than 1 where much less than this law promises
+    came true, since bad updates are far worse than good ones are better, or most are copies."""
 
     def mean(self, x: float) -> float:
         """Return the expected reward of an update whose parent is ``x`` above the mean of fresh samples."""
@@ -120,11 +123,15 @@ def value_of_updates(evidence: Evidence, s: float) -> Value:
 
 
 def _upside(evidence: Evidence, value: Value, s: float) -> float:
-    """Return what updates gained over their parents beside what the law has the same critiques gain, shrunk to 1."""
+    """Return what updates gained over their parents as a part of what the law has the same critiques gain, shrunk to 1.
+
+    It is given in units of ``UPSIDE_LEAST``, and at most 1.
+    """
     x = evidence.x / s / evidence.critiques
     variance = max(0.0, evidence.xx / s**2 / evidence.critiques - x * x)
     mean = value.mean(x) - x
     sd = math.sqrt(value.critique_sd**2 + value.child_sd**2 + (1 - value.beta) ** 2 * variance)
     z = mean / sd
     promised = sd * math.exp(-z * z / 2) / math.sqrt(2 * math.pi) + mean * (1 + math.erf(z / math.sqrt(2))) / 2
-    return (UPSIDE_WEIGHT + evidence.gains / s) / (UPSIDE_WEIGHT + evidence.gains_of * promised)
+    part = (UPSIDE_WEIGHT + evidence.gains / s) / (UPSIDE_WEIGHT + evidence.gains_of * promised)
+    return min(1.0, part / UPSIDE_LEAST)

@@ -10,7 +10,7 @@ that none of one critique's k updates exceeds x, and F that of a fresh sample, t
     V(c, k) = E_theta integral over x from the best to the ceiling of  1 - F(x)^n G_k(x)^c  dx
 
 A normal law may promise more than comes true: bad updates may be far worse than good ones are better, or most be copies
-of their parents. 1 - G_k is multiplied by ``Value.upside``, the part that came true so far.
+of their parents. 1 - G_k is multiplied by ``Value.upside``, which is less than 1 where much less came true so far.
 
 Theta is what is not known of beta and delta: it is common to all updates, so it is averaged over last. c = 0 is
 best-of-N, and it is always one of the plans; what follows is no worse than that as far as the law holds. Rounds add up:
@@ -156,7 +156,7 @@ class _Law:
         means = shifts[:, :, None] + value.critique_sd * self._nodes  # (plan, theta, critique)
         child = _normal((x[:, None, None, :] - means[..., None]) / value.child_sd, np)
         one = self._weights @ _power(child, updates[:, None, None, None], np)  # (plan, theta, x)
-        one = np.maximum(0.0, 1 - value.upside * (1 - one))  # none of one critique's updates exceeds x
+        one = 1 - value.upside * (1 - one)  # none of one critique's updates exceeds x
         return self._weights @ _power(one, critiques[:, None, None], np)
 
 

@@ -58,7 +58,7 @@ class Check:
     delta: Estimate
     """What an update gains beside that, in units of s."""
     upside: float
-    """What updates gained over their parents, as a part of what a normal law promises; see ``Value.upside``."""
+    """By what the gain that a normal law promises of updates is multiplied; see ``Value.upside``."""
     critiques: int
     """Critiques that beta and delta rest on; with none they are what is assumed of any policy."""
     usable_updates: Estimate | None
