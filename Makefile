@@ -5,7 +5,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # What one process of the tests has compiled, the next need not compile.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test one-half other-half browser lint versions hosts-lowest hosts-newest lowest newest audit docs bench torture clean
+.PHONY: demo test one-half other-half browser lint versions hosts-lowest hosts-newest lowest newest lowest-hf newest-hf audit docs bench torture clean
 
 # The reward counts what a reader can check by eye; `make demo REWARD=judge` has the model judge itself.
 REWARD ?= recipes/table.py:checks
@@ -48,6 +48,10 @@ ALL = tests/dspy tests/langchain tests/litellm tests/otel tests/core/drivers tes
 
 lowest newest:
 	tests/versions.sh $@ $(ALL)
+
+# Those of reward models from checkpoints, with the lowest and the newest transformers and a CPU build of torch (200 MB).
+lowest-hf newest-hf:
+	tests/versions.sh $@ tests/core/rewards/hf
 
 # Looks up every installed package in PyPI's advisories. --strict: what cannot be looked up is a failure.
 audit: .venv/done
@@ -105,4 +109,4 @@ torture: .venv/done
 	touch $@
 
 clean:
-	rm -rf .venv .venv-demo .venv-docs .venv-lowest .venv-newest site .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .venv-demo .venv-docs .venv-lowest* .venv-newest* site .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -37,7 +37,7 @@ def said() -> Any:
     ("kind", "config", "reason"),
     [
         ("BloomForSequenceClassification", {}, "cannot be replaced"),
-        ("DiffLlamaForSequenceClassification", {}, "off by"),
+        ("DiffLlamaForSequenceClassification", {}, "off by|cannot be replaced"),  # transformers 5.0 cannot replace it
         ("Gemma2ForSequenceClassification", {}, "soft caps"),
     ],
 )
@@ -51,7 +51,7 @@ def test_a_fall_back_is_said_once_and_warns_nobody(
         reward.score(PROMPT, RESPONSES)
     assert [r.getMessage() for r in said if r.levelno > logging.INFO] == []
     (one,) = [r.getMessage() for r in said if "padded batches" in r.getMessage()]
-    assert reason in one and str(path) in one
+    assert re.search(reason, one) and str(path) in one
 
 
 def test_a_model_that_is_packed_has_nothing_to_say(build: Build, said: list[logging.LogRecord]) -> None:
