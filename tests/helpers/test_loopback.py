@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import httpx
@@ -105,7 +106,13 @@ def test_failures_are_injected_then_over(loopback: Start) -> None:
 
 
 def test_requests_overlap_and_the_most_at_once_is_counted(loopback: Start) -> None:
-    server = loopback(latency=0.1)
+    all_there = Barrier(4, timeout=60)
+
+    def answer(request: Any, number: int) -> str:
+        all_there.wait()
+        return f"answer {number}"
+
+    server = loopback(answer)
     with ThreadPoolExecutor(4) as pool:
         assert len({tuple(found) for found in pool.map(lambda _: texts(server), range(4))}) == 4
     assert server.max_in_flight == 4

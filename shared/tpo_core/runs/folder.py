@@ -74,7 +74,8 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        reason = " ".join(said.split())  # SQLite quotes what stands in a damaged file, line breaks and all
         advice = next((f"{text} ({reason})" for piece, text in _ADVICE.items() if piece in reason.lower()), reason)
         raise StoreError(f"{path}: {advice}") from error
     except (UnicodeDecodeError, JSONDecodeError) as error:  # of sqlite3, which then cannot even say what is damaged

@@ -332,6 +332,7 @@ DAMAGE = [
     "UPDATE about SET value = '{' WHERE key = 'settings'",
     "UPDATE about SET value = 'many' WHERE key = 'total'",
     "UPDATE sqlite_master SET name = CAST(x'ff' AS TEXT), sql = 'no table' WHERE name = 'answers'",
+    "UPDATE sqlite_master SET sql = 'CREATE TABLE about (key [' || char(10) || 'TEXT)' WHERE name = 'about'",
 ]
 """What a bad disk may leave, as statements."""
 
