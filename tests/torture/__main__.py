@@ -55,21 +55,22 @@ def main() -> int:
     began = time.perf_counter()
     tried = _Tried(args.names or [*SCENARIOS, SOAK], args.share)
     print(f"{'scenario':<24} {'tried':>9} {'failed':>8} {'processor':>10}", flush=True)
+    stopped = False
     try:
         _run(args, tried)
     except KeyboardInterrupt:
-        tried.stopped = True
+        stopped = True
         print("stopped; of the rest until now:")
         for report in tried.unfinished():
             print(report)
     reports = list(tried.reports.values())
     failed = sum(len(report.failures) for report in reports)
     end = f"{failed} failures, {time.perf_counter() - began:.0f} s on {CORES} cores, Python {platform.python_version()}"
-    end = f"stopped before the end: {end}" if tried.stopped else end
+    end = f"stopped before the end: {end}" if stopped else end
     print(end, flush=True)
     if args.output:
         Path(args.output).write_text(_table(reports, end), encoding="utf-8")
-    if tried.stopped:
+    if stopped:
         for process in multiprocessing.active_children():
             process.kill()
         os._exit(1)  # what is under way is not waited for
@@ -84,7 +85,6 @@ class _Tried:
         self.of = {name: _count(name, share) for name in names}
         self.parts = dict.fromkeys(names, 0)
         """Left of each."""
-        self.stopped = False
 
     def unfinished(self) -> list[Report]:
         return [report for name, report in self.reports.items() if self.parts[name]]
