@@ -12,8 +12,8 @@ from tpo_core.config.experience import Cost, Evidence, Experience
 from tpo_core.loop.estimates import Value, log_spread_error, query_spread, spread_of, value_of_updates
 from tpo_core.loop.learning import fresh_mean
 from tpo_core.loop.ledger import Ledger
-from tpo_core.loop.planner import Costs, Outlook, Split, best_split, gain
-from tpo_core.loop.plans import Plan, contrasts
+from tpo_core.loop.planner import Again, Costs, Outlook, Split, best_split, gain
+from tpo_core.loop.plans import Plan, Repeat, contrasts
 from tpo_core.trajectory import StopReason
 from tpo_core.values import Usage
 
@@ -59,13 +59,14 @@ def adaptive_plan(ledger: Ledger, number: int) -> Plan | StopReason:
     budget, costs = _budget(ledger, tokens=tokens), _costs(ledger, evidence, tokens=tokens)
     if best is None or best.reward is None:
         return "no_candidates"
-    if _fruitless(ledger, number - 1) and not _critiqued(ledger, number - 1):
+    if _fruitless(ledger, number - 1) and not _edited(ledger, number - 1):
         return "no_candidates"
     outlook, s = _outlook(ledger, best.reward, evidence)
     value = value_of_updates(evidence, s)
-    in_vain = any(_fruitless(ledger, n) and _critiqued(ledger, n) for n in range(1, number))
+    in_vain = any(_fruitless(ledger, n) and _edited(ledger, n) for n in range(1, number))
     critiques = not in_vain and ledger.config.mode != "bon"
-    split = best_split(outlook, value, costs, budget, critiques=critiques)
+    place, again = _again(ledger, value, s)
+    split = best_split(outlook, value, costs, budget, critiques=critiques, again=again)
     if split.critiques + split.fresh == 0:
         return "max_tokens" if tokens else "max_calls" if ledger.config.max_calls is not None else "depth"
     if critiques and not split.critiques:
@@ -77,6 +78,8 @@ def adaptive_plan(ledger: Ledger, number: int) -> Plan | StopReason:
             return Plan(contrasts(ledger, trial.critiques, trial.updates))
     if split.gain < LEAST_GAIN:
         return "no_expected_gain"
+    if split.again:
+        return Plan(repeat=Repeat(place, split.updates))
     if split.critiques:
         return Plan(contrasts(ledger, split.critiques, split.updates))
     return Plan(fresh=min(split.fresh, ledger.config.width))
@@ -90,7 +93,7 @@ def _trial(
     None where that costs more than is allowed, is expected to lose more than ``most``, or would not pay even so.
     """
     for updates in (2, 1):
-        trial = Split(1, updates, 0, 0.0)
+        trial = Split(1, updates)
         rest = int((budget - trial.price(costs)) / costs.sample)
         if trial.price(costs) <= allowed:
             hoped = gain(outlook, value, 1, updates, rest, optimism=OPTIMISM)
@@ -117,6 +120,23 @@ def _outlook(ledger: Ledger, best: float, evidence: Evidence) -> tuple[Outlook, 
     spread = query_spread(own.fresh_squares, own.fresh_degrees)
     place = max(-FAR, min(FAR, (best - mean) / s))
     return Outlook(place, place + far / s, spread, log_spread_error(evidence)), s
+
+
+def _again(ledger: Ledger, value: Value, s: float) -> tuple[int, Again | None]:
+    """Return the place of the critique whose instructions promise most, and what they do; None without any.
+
+    What its updates were, all of them, is weighed against what an update of its parent is worth by any critique.
+    """
+    mean, found = fresh_mean(ledger), []
+    for place, step in enumerate(ledger.steps):
+        made = [(c.reward - mean) / s for c in ledger.candidates if c.critique == place and c.reward is not None]
+        if made and step.chosen is not None and step.chosen.reward is not None:
+            law = value.mean((step.chosen.reward - mean) / s)
+            own, error = value.critique_sd**2, value.child_sd**2 / len(made)
+            shown = own / (own + error)
+            mine = sum(made) / len(made)
+            found.append((place, Again(law + shown * (mine - law), math.sqrt(shown * error))))
+    return max(found, key=lambda pair: pair[1].mean, default=(0, None))
 
 
 def _costs(ledger: Ledger, evidence: Evidence, *, tokens: bool) -> Costs:
@@ -163,8 +183,9 @@ def _calls(ledger: Ledger) -> int:
     return config.samples if config.max_calls is None else config.max_calls
 
 
-def _critiqued(ledger: Ledger, number: int) -> bool:
-    return any(step.step == number and step.chosen is not None for step in ledger.steps)
+def _edited(ledger: Ledger, number: int) -> bool:
+    critiqued = any(step.step == number and step.chosen is not None for step in ledger.steps)
+    return critiqued or any(not c.fresh for c in ledger.of_step(number))
 
 
 def _fruitless(ledger: Ledger, number: int) -> bool:

@@ -24,7 +24,7 @@ from tpo_core.loop.adaptive import adaptive_plan, first_samples
 from tpo_core.loop.effects import Effect, Generate, Progress
 from tpo_core.loop.learning import learn
 from tpo_core.loop.ledger import Ledger
-from tpo_core.loop.plans import Contrast, Plan, paper_plan
+from tpo_core.loop.plans import Contrast, Plan, Repeat, paper_plan
 from tpo_core.loop.requests import Question, make, nothing_error, request, say
 from tpo_core.prompts.rendering import fence, shorten, show_query
 from tpo_core.prompts.signatures import (
@@ -118,6 +118,9 @@ def _last(ledger: Ledger, number: int, stop: StopReason) -> StopReason:
 def _round(ledger: Ledger, plan: Plan, number: int) -> Generator[Effect, Any, StopReason | None]:
     """Run one round; returns why the loop cannot go on, or None when it can."""
     paper = ledger.config.plan == "paper"
+    if plan.repeat is not None:
+        yield from _repeat(ledger, plan.repeat, number)
+        return None
     if not plan.contrasts:
         yield from _sample(ledger, plan.fresh, number)
         return None
@@ -201,25 +204,30 @@ def _improve(ledger: Ledger, plan: Plan, first: int) -> Generator[Effect, Any, b
     """
     places = [first + i for i, step in enumerate(ledger.steps[first:]) if step.failure is None]
     left = ledger.affordable(sum(plan.contrasts[place - first].updates for place in places) + plan.fresh)
-    updates = []
+    updates, number = [], ledger.steps[first].step
     for place in places:
         n = min(plan.contrasts[place - first].updates, left)
-        updates.append(_update(ledger, ledger.steps[place], n))
+        updates.append(_update(ledger, ledger.steps[place], n, number))
         left -= n
-    number = ledger.steps[first].step
     if plan.fresh and left:
         updates.append(request(ledger, "sample", None, ledger.given, min(plan.fresh, left), number))
     return (yield from make(ledger, *updates, critiques=dict(enumerate(places))))
 
 
-def _update(ledger: Ledger, step: Step, n: int) -> Generate:
+def _repeat(ledger: Ledger, repeat: Repeat, number: int) -> Generator[Effect, Any, bool]:
+    """Ask for more updates by the instructions of an earlier critique, and score them."""
+    update = _update(ledger, ledger.steps[repeat.place], ledger.affordable(repeat.updates), number)
+    return (yield from make(ledger, update, critiques={0: repeat.place}))
+
+
+def _update(ledger: Ledger, step: Step, n: int, number: int) -> Generate:
     parent = _parent(step)
     shown = {
         "query": _asked(ledger, parent),
         "chosen_response": fence(_short(ledger, parent.response)),
         "editing_instructions": _instructions(ledger, step, parent),
     }
-    return request(ledger, "update", Update, shown, n, step.step, parent)
+    return request(ledger, "update", Update, shown, n, number, parent)
 
 
 def _instructions(ledger: Ledger, step: Step, parent: Candidate) -> str:

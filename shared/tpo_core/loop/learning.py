@@ -37,6 +37,8 @@ def evidence_of(ledger: Ledger) -> Evidence:
 def shown(candidates: Sequence[Candidate], steps: Sequence[Step]) -> Evidence:
     """Return what candidates show of the spread of samples and of the worth of updates; of costs nothing.
 
+    Of a critique's updates only those of its own round count: more are made where those were good, which would bias it.
+
     Args:
         candidates: Of one loop, all of them.
         steps: Of the same loop.
@@ -47,7 +49,7 @@ def shown(candidates: Sequence[Candidate], steps: Sequence[Step]) -> Evidence:
         return evidence
     mean = _mean(fresh)
     for place, step in enumerate(steps):
-        made = _rewards([c for c in candidates if c.critique == place])
+        made = _rewards([c for c in candidates if c.critique == place and c.step == step.step])
         if made and step.chosen is not None and step.chosen.reward is not None:
             evidence += _of_critique(step.chosen.reward - mean, [reward - mean for reward in made])
     return evidence

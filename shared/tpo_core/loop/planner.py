@@ -15,17 +15,21 @@ of their parents. 1 - G_k is multiplied by ``Value.upside``, which is less than 
 Theta is what is not known of beta and delta: it is common to all updates, so it is averaged over last. c = 0 is
 best-of-N, and it is always one of the plans; what follows is no worse than that as far as the law holds. Rounds add up:
 the same c and k may come again, each time from the best that is then expected, before the rest goes to fresh samples.
+
+Instructions that did well may be followed again, by k more updates of the same parent: there is no critique to pay, and
+what they are worth is known from the updates so far. That round, too, may be followed by rounds of one new critique.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from tpo_core.loop.estimates import TAILS, Value
 
-__all__ = ["Costs", "Outlook", "Split", "best_split", "gain"]
+__all__ = ["Again", "Costs", "Outlook", "Split", "best_split", "gain"]
 
 CRITIQUES = (1, 2, 4)
 """How many critiques one round may have."""
@@ -64,20 +68,44 @@ class Outlook:
 
 
 @dataclass(frozen=True)
+class Again:
+    """What further updates by the instructions of an earlier critique are worth, in units of s."""
+
+    mean: float
+    """Their expected reward, above the mean of fresh samples."""
+    sd: float
+    """How uncertain that is; they differ by ``Value.child_sd`` beside it."""
+
+
+@dataclass(frozen=True)
 class Split:
     """How to split a budget, and what that is expected to gain, in units of s."""
 
     critiques: int
     updates: int
-    fresh: int
-    gain: float
+    fresh: int = 0
+    gain: float = 0.0
+    again: bool = False
+    """Whether the updates follow the instructions of an earlier critique, so that there is none to pay."""
 
     def price(self, costs: Costs) -> float:
         """Return what the critiques and updates take of the budget."""
-        return self.critiques * (costs.critique + self.updates * costs.update)
+        return self.critiques * ((0 if self.again else costs.critique) + self.updates * costs.update)
 
 
-def best_split(outlook: Outlook, value: Value, costs: Costs, budget: float, *, critiques: bool = True) -> Split:
+@dataclass(frozen=True)
+class _Path:
+    """A first round, the equal ones that may follow, what all of those may cost, and the best that they start from."""
+
+    first: Split
+    then: Split
+    budget: float
+    best: float
+
+
+def best_split(
+    outlook: Outlook, value: Value, costs: Costs, budget: float, *, critiques: bool = True, again: Again | None = None
+) -> Split:
     """Return the first round of the best way to spend a budget, among all that it pays, fresh samples alone included.
 
     Args:
@@ -86,28 +114,36 @@ def best_split(outlook: Outlook, value: Value, costs: Costs, budget: float, *, c
         costs: In the budget's units.
         budget: What is left.
         critiques: Whether there may be any; else fresh samples alone.
+        again: The most promising of the critiques so far, where there are any.
     """
     import numpy as np  # comes with dspy; loaded only where a plan is made
 
     law, fresh = _Law(outlook, value), int(max(0.0, budget) / costs.sample)
     best = Split(0, 0, fresh, gain(outlook, value, 0, 0, fresh))
-    arms = [Split(c, k, 0, 0.0) for c in CRITIQUES for k in UPDATES] if critiques else []
-    arms = [arm for arm in arms if arm.price(costs) <= budget]
-    reached = np.full(len(arms), outlook.best)
+    arms = [Split(c, k) for c in CRITIQUES for k in UPDATES] if critiques else []
+    paths = [_Path(arm, arm, budget, outlook.best) for arm in arms]
+    for head in (Split(1, k, again=True) for k in UPDATES if critiques and again is not None):
+        if (rest := budget - head.price(costs)) >= 0:
+            fresh, one = int(rest / costs.sample), np.ones(1, int)
+            updated, with_fresh = law.gains(outlook.best * one, one, head.updates * one, fresh * one, again)
+            best = max(best, replace(head, fresh=fresh, gain=float(with_fresh[0])), key=attrgetter("gain"))
+            reached = outlook.best + float(updated[0])
+            paths += [_Path(head, arm, rest, reached) for arm in arms if arm.critiques == 1]
+    bests = np.array([path.best for path in paths])
     for rounds in range(1, ROUNDS + 1):
-        left = [budget - rounds * arm.price(costs) for arm in arms]
+        left = [path.budget - rounds * path.then.price(costs) for path in paths]
         keep = [place for place, rest in enumerate(left) if rest >= 0]
         if not keep:
             break
-        arms, left, reached = [arms[i] for i in keep], [left[i] for i in keep], reached[keep]
-        c, k = np.array([arm.critiques for arm in arms]), np.array([arm.updates for arm in arms])
+        paths, left, bests = [paths[i] for i in keep], [left[i] for i in keep], bests[keep]
+        c, k = np.array([path.then.critiques for path in paths]), np.array([path.then.updates for path in paths])
         n = np.array([int(rest / costs.sample) for rest in left])
-        updated, with_fresh = law.gains(reached, c, k, n)
-        gains = reached - outlook.best + with_fresh
+        updated, with_fresh = law.gains(bests, c, k, n)
+        gains = bests - outlook.best + with_fresh
         top = int(gains.argmax())
         if gains[top] > best.gain:
-            best = Split(arms[top].critiques, arms[top].updates, int(n[top]), float(gains[top]))
-        reached = reached + updated
+            best = replace(paths[top].first, fresh=int(n[top]), gain=float(gains[top]))
+        bests = bests + updated
     return best
 
 
@@ -118,8 +154,8 @@ def gain(outlook: Outlook, value: Value, critiques: int, updates: int, fresh: in
     """
     import numpy as np
 
-    one = (np.array([number]) for number in (critiques, updates, fresh))
-    return float(_Law(outlook, value, optimism).gains(np.array([outlook.best]), *one)[1][0])
+    one, law = np.ones(1, int), _Law(outlook, value, optimism)
+    return float(law.gains(outlook.best * one, critiques * one, updates * one, fresh * one)[1][0])
 
 
 class _Law:
@@ -135,25 +171,29 @@ class _Law:
         scales = outlook.fresh_sd * np.exp(outlook.log_sd * self._nodes + outlook.log_sd**2)  # few look narrower
         self._scales = math.sqrt((TAILS - 2) / TAILS) * scales[:, None, None]
 
-    def gains(self, best: Any, critiques: Any, updates: Any, fresh: Any) -> tuple[Any, Any]:
+    def gains(self, best: Any, critiques: Any, updates: Any, fresh: Any, again: Again | None = None) -> tuple[Any, Any]:
         """Return what each plan's updates gain, and V: the gain with its fresh samples.
 
-        All arguments and results are arrays with one number per plan.
+        All arguments and results are arrays with one number per plan; with ``again`` no critique is a new one.
         """
         np = self._np
         steps = self._steps * np.clip(self._outlook.ceiling - best, 0.0, SPAN)[:, None]
         x, widths = best[:, None] + (steps[:, 1:] + steps[:, :-1]) / 2, np.diff(steps)
-        no_update = self._no_update(x, best, critiques, updates) if critiques.any() else np.ones_like(x)
+        no_update = self._no_update(x, best, critiques, updates, again) if critiques.any() else np.ones_like(x)
         fresh_below = _student(x / self._scales, np)  # (s, plan, x)
         below = no_update * np.tensordot(self._weights, _power(fresh_below, fresh[:, None], np), 1)
         return ((1 - no_update) * widths).sum(axis=1), ((1 - below) * widths).sum(axis=1)
 
-    def _no_update(self, x: Any, best: Any, critiques: Any, updates: Any) -> Any:
+    def _no_update(self, x: Any, best: Any, critiques: Any, updates: Any, again: Again | None) -> Any:
         """Return the probability that no update of a plan exceeds x: by plan and x."""
         np, value = self._np, self._value
-        known = np.array([value.sd(b) for b in best])[:, None] * (self._nodes + self._optimism)
-        shifts = (value.beta * best + value.delta)[:, None] + known  # (plan, theta)
-        means = shifts[:, :, None] + value.critique_sd * self._nodes  # (plan, theta, critique)
+        if again is None:
+            known = np.array([value.sd(b) for b in best])[:, None] * (self._nodes + self._optimism)
+            shifts = (value.beta * best + value.delta)[:, None] + known  # (plan, theta)
+        else:
+            shifts = np.full((len(best), len(self._nodes)), again.mean)
+        critique_sd = value.critique_sd if again is None else again.sd
+        means = shifts[:, :, None] + critique_sd * self._nodes  # (plan, theta, critique)
         child = _normal((x[:, None, None, :] - means[..., None]) / value.child_sd, np)
         one = self._weights @ _power(child, updates[:, None, None, None], np)  # (plan, theta, x)
         one = 1 - value.upside * (1 - one)  # none of one critique's updates exceeds x

@@ -10,7 +10,7 @@ from tpo_core.loop.ledger import Ledger
 from tpo_core.trajectory import StopReason
 from tpo_core.values import Candidate
 
-__all__ = ["Contrast", "Plan", "contrasts", "paper_plan"]
+__all__ = ["Contrast", "Plan", "Repeat", "contrasts", "paper_plan"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,15 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+class Repeat:
+    """Further updates of the same parent by the instructions of an earlier critique."""
+
+    place: int
+    """Of the critique in the trajectory's steps."""
+    updates: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """How one round spends its samples."""
 
@@ -32,6 +41,8 @@ class Plan:
     """The critiques: they do not wait for each other."""
     fresh: int = 0
     """Samples of the program itself."""
+    repeat: Repeat | None = None
+    """Instead of both."""
     final: bool = True
     """Whether the round ends with it; else another plan of the same round follows."""
 

@@ -23,6 +23,8 @@ __all__ = ["ARMS", "Difference", "Played", "Requirement", "Row", "play_run", "re
 PROMPT_PRICE = 0.2
 ARMS = ("bon", "paper", "adaptive")
 """Best-of-N, the paper's D2-N5, and the adaptive plan, each for the tokens that D2-N5 takes."""
+VARIED = 3
+"""How many times the runs are played where rewards vary most: of few queries one lucky sample decides there."""
 COLD = 20
 """The first queries of a run, in which little is known of the policy yet."""
 BEHIND = 0.02
@@ -113,16 +115,20 @@ def study_plans(
     """Yield one row per world; the same arguments give the same numbers.
 
     Args:
-        runs: Independent runs, each from a cold start.
+        runs: Independent runs, each from a cold start; ``VARIED`` times as many with heavy tails or a noisy reward.
         queries: Queries of a run, one after the other.
         seed: Of the policies and the samples.
         worlds: Whose laws.
         processes: How many work side by side.
     """
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        waiting = [pool.map(partial(play_run, world, queries, seed), range(runs)) for world in worlds]
+        waiting = [pool.map(partial(play_run, world, queries, seed), range(_runs(world, runs))) for world in worlds]
         for arms in waiting:
             yield from rows(played for run in arms for played in run)
+
+
+def _runs(world: World, runs: int) -> int:
+    return VARIED * runs if world.heavy or world.noise else runs
 
 
 def play_run(world: World, queries: int, seed: int, run: int) -> list[Played]:

@@ -105,7 +105,25 @@ def test_it_never_asks_more_than_its_calls_and_starts_with_few(calls, width, fol
     assert sum(c.step == 0 for c in t.candidates) <= width
     for place, step in enumerate(t.steps):
         updates = [c for c in t.candidates if c.critique == place]
-        assert step.chosen is None or all(c.step == step.step and not c.fresh for c in updates)
+        assert step.chosen is None or all(c.step >= step.step and not c.fresh for c in updates)
+
+
+def test_instructions_that_did_well_are_followed_again_without_another_critique():
+    policy = ScriptedPolicy(
+        sample=lambda request, seed: f"s{seed % 7}",
+        gradient=["Say more."],
+        update=lambda request, seed: f"better {seed % 10}",
+    )
+    reward = ScriptedReward({f"better {n}": 1.5 + 0.1 * n for n in range(10)} | {f"s{n}": 0.1 * n for n in range(7)})
+    experience = Experience()
+    played(SimulatedPolicy(), adaptive(experience=experience))
+    t = run("query", policy, reward, adaptive(experience=experience, max_calls=30))
+    repeats = [c for c in t.candidates if c.critique is not None and c.step > t.steps[c.critique].step]
+    assert repeats and not any(c.fresh for c in repeats)
+    asked = [r.inputs for r in policy.requests if r.task == "update"]
+    place = repeats[0].critique
+    assert asked.count(asked[place]) > 1  # word for word
+    assert {r.step for r in policy.requests if r.task == "loss"}.isdisjoint(c.step for c in repeats)
 
 
 def test_it_plans_with_the_tokens_that_are_left():

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tpo_core.config.experience import Evidence, Experience
 from tpo_core.loop.estimates import BETA, DELTA, TAILS, Value, log_spread_error, spread_of, value_of_updates
 from tpo_core.loop.learning import shown
-from tpo_core.loop.planner import Costs, Outlook, best_split, gain
+from tpo_core.loop.planner import Again, Costs, Outlook, best_split, gain
 from tpo_core.values import Candidate, Step
 
 COSTS = Costs(1.0, 2.0, 1.0)
@@ -55,11 +55,14 @@ def test_the_expected_gain_is_that_of_the_law_played_out(split, value, outlook):
     delta=st.floats(-2, 2),
     budget=st.floats(0, 60),
     sample=st.floats(0.5, 5),
+    again=st.none() | st.builds(Again, st.floats(-3, 8), st.floats(0, 1)),
 )
 @settings(max_examples=60, deadline=None)
-def test_the_best_split_is_affordable_and_never_expected_to_be_worse_than_sampling(best, beta, delta, budget, sample):
+def test_the_best_split_is_affordable_and_never_expected_to_be_worse_than_sampling(
+    best, beta, delta, budget, sample, again
+):
     outlook, value, costs = Outlook(best, math.inf), Value(beta, delta), Costs(sample, 2.0, 1.0)
-    split = best_split(outlook, value, costs, budget)
+    split = best_split(outlook, value, costs, budget, again=again)
     assert split.price(costs) + split.fresh * sample <= budget + 1e-9
     assert split.gain >= gain(outlook, value, 0, 0, int(budget / sample)) - 1e-12
 
@@ -69,6 +72,23 @@ def test_a_policy_known_to_follow_is_critiqued_and_one_known_to_harm_is_sampled(
     assert best_split(outlook, FOLLOWS, COSTS, 14).critiques > 0
     assert best_split(outlook, HARMFUL, COSTS, 14).critiques == 0
     assert best_split(outlook, FOLLOWS, COSTS, 14, critiques=False).fresh == 14
+
+
+@pytest.mark.parametrize(("mean", "sd"), [(1.5, 0.3), (0.5, 0.2)])
+@pytest.mark.parametrize("outlook", OUTLOOKS)
+def test_instructions_followed_again_gain_what_the_law_does_played_out(mean, sd, outlook):
+    value = replace(HARMFUL, critique_sd=sd, beta=0.0, delta=mean, beta_var=0.0, delta_var=0.0)  # of one such critique
+    split = best_split(outlook, HARMFUL, Costs(1.0, 2.0, 0.8), 4, again=Again(mean, sd))
+    assert split.price(Costs(1.0, 2.0, 0.8)) + split.fresh <= 4
+    assert split.gain == pytest.approx(brute(outlook, value, split.critiques, split.updates, split.fresh), abs=0.02)
+
+
+def test_instructions_that_did_well_are_followed_again_and_others_not():
+    outlook = Outlook(1.0, math.inf)
+    assert best_split(outlook, HARMFUL, COSTS, 14, again=Again(2.0, 0.2)).again
+    assert not best_split(outlook, HARMFUL, COSTS, 14, again=Again(-1.0, 0.2)).critiques
+    assert not best_split(outlook, FOLLOWS, COSTS, 12, again=Again(0.0, 0.2)).again
+    assert not best_split(outlook, HARMFUL, COSTS, 14, again=Again(2.0, 0.2), critiques=False).critiques
 
 
 def test_nothing_is_gained_at_the_ceiling():
@@ -97,7 +117,7 @@ def critiques_of(
         x = draw.normal(1.0, 0.7)
         made = beta * x + delta + critique * draw.normal() + child()
         fresh = [Candidate("", reward=reward * s) for reward in (-x, x)]  # their mean is 0
-        updates = [Candidate("", reward=reward * s, fresh=False, critique=0) for reward in made]
+        updates = [Candidate("", step=1, reward=reward * s, fresh=False, critique=0) for reward in made]
         evidence += shown([*fresh, *updates], [Step(1, chosen=fresh[1])])
     return evidence
 
@@ -129,3 +149,11 @@ def test_evidence_that_was_saved_before_gains_were_kept_promises_what_the_law_do
     saved = json.loads(Experience(critiques_of(1.0, 20, 0.9, 0.6, 0.5, lambda: np.zeros(3))).to_json())
     del saved["gains"], saved["gains_of"]
     assert value_of_updates(Experience.from_json(json.dumps(saved)).evidence, 1.0).upside == 1
+
+
+def test_only_the_updates_of_its_own_round_are_evidence_of_a_critique():
+    fresh = [Candidate("", reward=-1.0), Candidate("", reward=1.0)]
+    first = [Candidate("", step=1, reward=reward, fresh=False, critique=0) for reward in (2.0, 3.0)]
+    later = [Candidate("", step=2, reward=9.0, fresh=False, critique=0)]
+    steps = [Step(1, chosen=fresh[1])]
+    assert shown([*fresh, *first, *later], steps) == shown([*fresh, *first], steps)

@@ -65,7 +65,11 @@ def test_the_command_prints_and_writes_the_table(tmp_path, capsys):
     assert time.monotonic() - started < 120
     [row] = csv.DictReader(file.open())
     assert row["world"] == "follows" and float(row["over_bon_low"]) <= float(row["over_bon_high"])
+    assert row["queries"] == "4"
     assert "over best-of-N by at least +0.3: " in capsys.readouterr().out
+    noisy = ["study", "plans", "--runs", "2", "--queries", "2", "--world", "noisy reward", "--csv", str(file)]
+    assert main(noisy) == 0
+    assert [row["queries"] for row in csv.DictReader(file.open())] == ["12"]  # rewards vary most: three times the runs
     assert main(["study", "plans", "--world", "nowhere"]) == 2
     assert main(["study", "plans", "--runs", "1"]) == 2
 
