@@ -18,13 +18,13 @@ from tpo_core.cli.check import PROMPTS
 from tpo_core.cli.live import Live
 from tpo_core.cli.options import BRIEF, EMBEDDED, log
 from tpo_core.cli.run import stop_on_sigterm
-from tpo_core.cli.run_models import RunModels
+from tpo_core.cli.run_models import Closing, RunModels
 from tpo_core.cli.text import clean, reward_name
 from tpo_core.config import TPOConfig
 from tpo_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from tpo_core.models.policy import Policy
+    from tpo_core.models.policy import ChatModel, Policy
     from tpo_core.rewards.base import RewardModel
     from tpo_core.runs import Item
     from tpo_core.studies.arms import Study
@@ -41,6 +41,7 @@ class _Parts:
 
     policy: Callable[[Item], Policy]
     reward: RewardModel
+    gold: RewardModel | None
     names: Mapping[str, str]
     queries: Sequence[Item]
     config: TPOConfig
@@ -62,6 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--timeout", type=float, default=600.0, metavar="SECONDS", help="longest wait for an answer (600)"
     )
+    group.add_argument("--gold", metavar="REWARD", help="a held-out reward, named as --reward; never optimised")
     group.add_argument("--html", metavar="FILE", help="write table, figure and warnings as one page")
     group.add_argument("--quiet", action="store_true", help="do not show how far it is")
     group.add_argument("--verbose", action="store_true", help="log to standard error")
@@ -76,7 +78,8 @@ def run_scaling(args: argparse.Namespace) -> int:
         StoreError: The folder is another study's, or cannot be written.
     """
     from tpo_core.studies.arms import STUDIES
-    from tpo_core.studies.scaling import points, warnings
+    from tpo_core.studies.held_out import held_out
+    from tpo_core.studies.scaling import compared, points, warnings
 
     log(args.verbose)
     for name in ("seeds", "max_concurrency"):
@@ -88,7 +91,10 @@ def run_scaling(args: argparse.Namespace) -> int:
         parts = _parts(args, opened)
         folder = Path(args.output or opened.enter_context(TemporaryDirectory(prefix="tpo-study-")))
         played = asyncio.run(_play(args, study, parts, folder))
-    asked, found = len(parts.queries) * args.seeds, points(study, played)
+        held = None
+        if parts.gold is not None:
+            held = held_out(folder, compared(study, played), parts.gold, reward_name(args.gold))
+    asked, found = len(parts.queries) * args.seeds, points(study, played, held)
     if not found:
         raise InvalidInputError("not one query was answered by every arm: nothing can be compared")
     whole = {(each.query, each.seed) for each in played}
@@ -107,7 +113,8 @@ def _parts(args: argparse.Namespace, opened: ExitStack) -> _Parts:
 
         queries = [Item(str(n), f"query {args.seed} {n}") for n in range(args.queries or SIMULATED_QUERIES)]
         names, policy = {"model": "simulated", "reward": "its rubric"}, SimulatedPolicy()
-        return _Parts(lambda item: policy, RubricReward(), names, queries, TPOConfig(**settings))
+        gold = _gold(args, opened, _no_judge)
+        return _Parts(lambda item: policy, RubricReward(), gold, names, queries, TPOConfig(**settings))
     items, models = list(_queries(args)), RunModels(args, opened)
     models.make_ready()
     if models.embedded:
@@ -117,7 +124,25 @@ def _parts(args: argparse.Namespace, opened: ExitStack) -> _Parts:
     named = {"critic": args.critic, "editor": args.editor, "system": args.system}
     names = {name: value for name, value in named.items() if value is not None}
     names |= {"model": models.model.name, "reward": reward_name(args.reward)}
-    return _Parts(models.policy, models.reward, names, items, TPOConfig(**settings))
+    gold = _gold(args, opened, models.judge)
+    return _Parts(models.policy, models.reward, gold, names, items, TPOConfig(**settings))
+
+
+def _gold(args: argparse.Namespace, opened: ExitStack, judge: Callable[[str | None], ChatModel]) -> RewardModel | None:
+    """Return the held-out reward, found and reached before any model is asked."""
+    from tpo_core.cli.models import find_reward
+
+    if args.gold is None:
+        return None
+    found: RewardModel = opened.enter_context(
+        Closing(find_reward(args.gold, judge=lambda: judge(args.model), named=judge))
+    )
+    found.check()
+    return found
+
+
+def _no_judge(name: str | None) -> ChatModel:
+    raise InvalidInputError("--gold cannot be a judge where the policy is simulated: no model is there")
 
 
 def _brief(query: Item) -> Item:
@@ -212,13 +237,14 @@ def _table(found: Sequence[Point]) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    from tpo_core.studies.figures import COLUMNS, cells
+    from tpo_core.studies.figures import table
 
-    table = Table(box=None, pad_edge=False)
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
-    for point in found:
-        table.add_row(*cells(point))
+    names, rows = table(found)
+    shown = Table(box=None, pad_edge=False)
+    for name in names:
+        shown.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
+    for row in rows:
+        shown.add_row(*row)
     console = Console(file=io.StringIO(), width=400, record=True)
-    console.print(table)
+    console.print(shown)
     return "\n".join(line.rstrip() for line in console.export_text().splitlines())

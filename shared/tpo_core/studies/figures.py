@@ -19,14 +19,14 @@ from tpo_core.writing import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["COLUMNS", "cells", "draw", "write_csv", "write_html", "write_png"]
+__all__ = ["draw", "table", "write_csv", "write_html", "write_png"]
 
 COLUMNS = (
     "arm", "round", "best", "round's mean", "round's sd", "samples", "tokens", "- bon, equal samples",
-    "- bon, equal tokens", "win rate", "at equal length",
+    "- bon, equal tokens", "win rate", "at equal length", "held-out",
 )  # fmt: skip
 
-_ESTIMATES = {"best", "mean", "sd", "over_samples", "over_tokens", "win_rate", "at_equal_length"}
+_ESTIMATES = {"best", "mean", "sd", "over_samples", "over_tokens", "win_rate", "at_equal_length", "held_out"}
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -50,8 +50,15 @@ img {{ max-width: 100% }}
 """
 
 
-def cells(point: Point) -> list[str]:
-    """Return a point's cells, in the order of ``COLUMNS``."""
+def table(points: Sequence[Point]) -> tuple[Sequence[str], list[list[str]]]:
+    """Return the names of the columns and one row per point; of a held-out reward only where there is one."""
+    rows = [_cells(point) for point in points]
+    if any(point.held_out is not None for point in points):
+        return COLUMNS, rows
+    return COLUMNS[:-1], [row[:-1] for row in rows]
+
+
+def _cells(point: Point) -> list[str]:
     return [
         point.arm,
         str(point.round),
@@ -64,6 +71,7 @@ def cells(point: Point) -> list[str]:
         _span(point.over_tokens, sign=True),
         _span(point.win_rate),
         _span(point.at_equal_length, sign=True),
+        _span(point.held_out, sign=True),
     ]
 
 
@@ -83,8 +91,9 @@ def write_png(path: str, study: Study, points: Sequence[Point]) -> None:
 
 def write_html(path: str, title: str, about: str, study: Study, points: Sequence[Point], notes: Sequence[str]) -> None:
     """Write one page that needs nothing else; without matplotlib it has no figure."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in COLUMNS)
-    rows = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(p)) + "</tr>" for p in points)
+    names, cells = table(points)
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    rows = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in cells)
     page = _PAGE.format(
         title=html.escape(title),
         about=html.escape(about),

@@ -7,20 +7,23 @@ samples or tokens is the best of its first ones. All comparisons are paired by q
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeAlias
 
 from tpo_core.studies.arms import NONE, Study
 from tpo_core.studies.intervals import Estimate, at_equal_length, mean_of
 from tpo_core.trajectory import Trajectory
-from tpo_core.values import Candidate, Usage
+from tpo_core.values import Candidate, Pair, Prompt, Usage
 
-__all__ = ["Outcome", "Point", "outcome", "points", "warnings"]
+__all__ = ["Answer", "Outcome", "Point", "compared", "outcome", "points", "warnings"]
 
 FEW = 30
 """Queries below which intervals are rough."""
+
+Answer: TypeAlias = tuple[str, str]
+"""A query by its name, and a response to it."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Outcome:
     calls: int
     tokens: float
     """As they are priced; 0 where the server tells none."""
+    prompt: Prompt = ""
+    """What the query asks."""
 
     @property
     def scored(self) -> tuple[Candidate, ...]:
@@ -67,6 +72,8 @@ class Point:
     """Queries won against best-of-N for as many tokens; a tie counts half."""
     at_equal_length: Estimate | None = None
     """``over_tokens``, were the answers as long as best-of-N's."""
+    held_out: Estimate | None = None
+    """``over_tokens`` by a held-out reward, of the queries for both of whose answers it has one."""
 
 
 def outcome(arm: str, query: str, trajectory: Trajectory, *, prompt_price: float) -> Outcome:
@@ -76,24 +83,21 @@ def outcome(arm: str, query: str, trajectory: Trajectory, *, prompt_price: float
     rounds = tuple(tuple(c for c in scored if c.step == step) for step in range(steps))
     spent: Usage = trajectory.usage
     priced = spent.completion_tokens + prompt_price * spent.prompt_tokens
-    return Outcome(arm, query, trajectory.seed or 0, rounds, spent.calls, priced)
+    return Outcome(arm, query, trajectory.seed or 0, rounds, spent.calls, priced, trajectory.query)
 
 
-def points(study: Study, outcomes: Iterable[Outcome]) -> list[Point]:
-    """Return the points of a study, of the queries that every arm answered; the same outcomes give the same numbers."""
-    found: dict[tuple[str, int], dict[str, Outcome]] = {}
-    for each in outcomes:
-        if each.rounds[0]:
-            found.setdefault((each.query, each.seed), {})[each.arm] = each
-    names = {arm.name for arm in study.arms} | {NONE}
-    whole = [arms for _, arms in sorted(found.items()) if set(arms) >= names]
+def points(study: Study, outcomes: Iterable[Outcome], held: Mapping[Answer, float] | None = None) -> list[Point]:
+    """Return the points of a study, of the queries that every arm answered; the same outcomes give the same numbers.
+
+    Args:
+        study: Whose arms.
+        outcomes: Of all arms, and of ``NONE``.
+        held: Held-out rewards of what ``compared`` returns.
+    """
+    whole = _whole(study, outcomes)
     if not whole:
         return []
-    made: list[Point] = []
-    for arm in study.arms:
-        depth = int(arm.settings.get("depth", 2))
-        rounds = range(depth + 1) if study.by_round else range(depth, depth + 1)
-        made += [_point(arm.name, number, depth, whole) for number in rounds]
+    made = [_point(name, number, depth, whole, held or {}) for name, number, depth in _places(study)]
     if study.by_round:
         width = int(study.arms[0].settings.get("width", 5))
         rounds = range(1 + max(int(arm.settings.get("depth", 2)) for arm in study.arms))
@@ -101,10 +105,25 @@ def points(study: Study, outcomes: Iterable[Outcome]) -> list[Point]:
     return made
 
 
+def compared(study: Study, outcomes: Iterable[Outcome]) -> dict[Answer, Pair]:
+    """Return the answers that the points of a study hold against each other for as many tokens, to be scored again."""
+    found: dict[Answer, Pair] = {}
+    whole = _whole(study, outcomes)
+    for name, number, depth in _places(study):
+        for arms in whole:
+            query, prompt = arms[name].query, arms[name].prompt
+            for c in _sides(arms[name], arms[NONE], number, depth)[:2]:
+                found[query, c.response] = Pair(c.answers(prompt), c.response, c.value, None, prompt)
+    return found
+
+
 def warnings(study: Study, found: Sequence[Point], *, left_out: int = 0) -> list[str]:
     """Return what the numbers cannot show, the weightiest first."""
-    said = ["The reward shown is the one that was optimised: a gain in it does not prove better answers."]
+    said = []
+    if all(point.held_out is None for point in found):
+        said.append("The reward shown is the one that was optimised: a gain in it does not prove better answers.")
     for point in _last(found):
+        said += _by_held_out(point)
         tokens, length = point.over_tokens, point.at_equal_length
         if tokens is None or length is None:
             continue
@@ -124,6 +143,19 @@ def warnings(study: Study, found: Sequence[Point], *, left_out: int = 0) -> list
     return said
 
 
+def _by_held_out(point: Point) -> Iterator[str]:
+    held, tokens = point.held_out, point.over_tokens
+    if held is None or tokens is None:
+        return
+    verdict = "which the held-out reward confirms" if held.low > 0 else "which does not show better answers"
+    if tokens.low > 0 > held.high:
+        verdict = "so that the gain is in what the optimised reward likes"
+    yield (
+        f"{point.arm}: against best-of-N for as many tokens {_span(tokens)} by the optimised reward, {_span(held)} by "
+        f"the held-out one, {verdict}."
+    )
+
+
 def _last(found: Sequence[Point]) -> list[Point]:
     """Return each arm's last point."""
     return list({point.arm: point for point in found}.values())
@@ -133,14 +165,41 @@ def _span(estimate: Estimate) -> str:
     return f"{estimate.value:+.3g}, {estimate.low:+.3g} to {estimate.high:+.3g}"
 
 
-def _point(name: str, number: int, depth: int, whole: Sequence[Mapping[str, Outcome]]) -> Point:
-    ours = [arms[name] for arms in whole]
-    best = [_best(c for made in o.rounds[: number + 1] for c in made) for o in ours]
+def _whole(study: Study, outcomes: Iterable[Outcome]) -> list[Mapping[str, Outcome]]:
+    """Return the outcomes by arm of each query and seed that every arm answered."""
+    found: dict[tuple[str, int], dict[str, Outcome]] = {}
+    for each in outcomes:
+        if each.rounds[0]:
+            found.setdefault((each.query, each.seed), {})[each.arm] = each
+    names = {arm.name for arm in study.arms} | {NONE}
+    return [arms for _, arms in sorted(found.items()) if set(arms) >= names]
+
+
+def _places(study: Study) -> Iterator[tuple[str, int, int]]:
+    """Yield the arm, the round and the arm's depth of each point but those of ``NONE``."""
+    for arm in study.arms:
+        depth = int(arm.settings.get("depth", 2))
+        for number in range(depth + 1) if study.by_round else (depth,):
+            yield arm.name, number, depth
+
+
+def _sides(ours: Outcome, none: Outcome, number: int, depth: int) -> tuple[Candidate, Candidate, float]:
+    """Return an arm's best after a round, that of best-of-N for as many tokens, and the tokens."""
+    tokens = _tokens(ours, number, depth, none)
+    best = _best(c for made in ours.rounds[: number + 1] for c in made)
+    return best, _best(none.scored[: _affordable(none, tokens)]), tokens
+
+
+def _point(
+    name: str, number: int, depth: int, whole: Sequence[Mapping[str, Outcome]], held: Mapping[Answer, float]
+) -> Point:
+    ours, none = [arms[name] for arms in whole], [arms[NONE] for arms in whole]
+    sides = [_sides(o, n, number, depth) for o, n in zip(ours, none, strict=True)]
+    best, paid, tokens = [b for b, _, _ in sides], [p for _, p, _ in sides], [t for _, _, t in sides]
     samples = [sum(map(len, o.rounds[: number + 1])) for o in ours]
-    tokens = [_tokens(o, number, depth, arms[NONE]) for o, arms in zip(ours, whole, strict=True)]
-    none = [arms[NONE] for arms in whole]
     alike = [_best(n.scored[:count]) for n, count in zip(none, samples, strict=True)]
-    paid = [_best(n.scored[: _affordable(n, price)]) for n, price in zip(none, tokens, strict=True)]
+    gold = [[held.get((o.query, c.response)) for c in side[:2]] for o, side in zip(ours, sides, strict=True)]
+    known = [(o, b - p) for o, (b, p) in zip(ours, gold, strict=True) if b is not None and p is not None]
     apart = [_reward(a) - _reward(b) for a, b in zip(best, paid, strict=True)]
     longer = [math.log(_words(a) / _words(b)) for a, b in zip(best, paid, strict=True)]
 
@@ -155,6 +214,7 @@ def _point(name: str, number: int, depth: int, whole: Sequence[Mapping[str, Outc
         over_tokens=mean_of(over(apart)),
         win_rate=mean_of(over(0.5 + 0.5 * ((d > 0) - (d < 0)) for d in apart)),
         at_equal_length=at_equal_length(over(apart), over(longer)),
+        held_out=mean_of(_by_query([o for o, _ in known], (d for _, d in known))) if known else None,
     )
 
 

@@ -17,7 +17,7 @@ from tpo_core.cli.main import main
 from tpo_core.runs import RunReader
 from tpo_core.studies.arms import NONE, STUDIES, Arm, Study, sampling
 from tpo_core.studies.intervals import Estimate, at_equal_length, mean_of
-from tpo_core.studies.scaling import Outcome, points, warnings
+from tpo_core.studies.scaling import Outcome, compared, points, warnings
 
 ONE_ARM = Study("one round", (Arm("tpo", {"width": 2, "depth": 1}),))
 
@@ -90,6 +90,46 @@ def test_warnings_name_best_of_n_length_and_few_queries():
     bought = warnings(ONE_ARM, points(ONE_ARM, played), left_out=2)
     assert any("length may explain" in said for said in bought) and "2 queries" in bought[-1]
     assert not any("few" in said for said in bought) and "optimised" in bought[0]
+
+
+def test_a_held_out_reward_is_of_the_answers_that_are_held_against_each_other_and_says_what_a_gain_is():
+    played = outcomes("a", [[1.0], [2.0, 5.0]], [1.0, 2.0, 4.0], words=6)
+    played += outcomes("b", [[1.0], [2.0, 6.0]], [1.0, 2.0, 3.0], words=6)
+    pairs = compared(ONE_ARM, played)
+    assert {(query, len(response.split())) for query, response in pairs} == {(q, n) for q in "ab" for n in (3, 6)}
+    for sign, verdict in ((1.0, "confirms"), (-1.0, "likes"), (0.0, "does not show")):
+        held = {answer: sign * len(pair.response.split()) for answer, pair in pairs.items()}
+        found = points(ONE_ARM, played, held)
+        assert [p.held_out.value for p in found if p.arm == "tpo"][-1] == 3 * sign
+        said = warnings(ONE_ARM, found)
+        assert verdict in said[0] and not any("does not prove" in each for each in said)
+    some = points(ONE_ARM, played, {answer: 1.0 for answer in pairs if answer[0] == "a"})
+    assert some[1].held_out is not None  # of the query that has both
+    assert all(point.held_out is None for point in points(ONE_ARM, played))
+
+
+GOLD = """
+from pathlib import Path
+def gold(prompt, response):
+    with (Path(__file__).parent / "asked").open("a") as file:
+        file.write("x")
+    return -float(len(response))
+"""
+
+
+def test_a_study_is_held_against_a_reward_that_was_not_optimised_and_keeps_what_it_said(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(GOLD)
+    command = ["study", "depth", "--queries", "3", "--quiet", "--gold", f"{tmp_path / 'mine.py'}:gold"]
+    command += ["-o", str(tmp_path / "kept"), "--csv", str(tmp_path / "t.csv")]
+    assert main(command) == 0
+    said, asked = capsys.readouterr().out, len((tmp_path / "asked").read_text())
+    assert "held-out" in said and "the held-out one" in said
+    rows = [row for row in csv.DictReader((tmp_path / "t.csv").open()) if row["arm"] == "tpo"]
+    assert all(float(r["held_out_low"]) <= float(r["held_out"]) <= float(r["held_out_high"]) for r in rows)
+    assert main(command) == 0
+    assert capsys.readouterr().out == said and len((tmp_path / "asked").read_text()) == asked
+    assert main(["study", "depth", "--queries", "1", "--gold", "judge"]) == 2
+    assert "--gold" in capsys.readouterr().err
 
 
 def test_sampling_gets_the_tokens_of_the_dearest_arm_or_its_calls_where_none_are_told():
