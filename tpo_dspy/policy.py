@@ -28,6 +28,8 @@ __all__ = ["Modules", "ProgramPolicy", "usage_of"]
 
 Trace = list[tuple[Any, dict[str, Any], Any]]
 
+REJECTED = "rejected_response"
+
 
 @dataclass(frozen=True)
 class Modules:
@@ -52,6 +54,12 @@ class Modules:
     """Whether updates go through the program's ``forward``; see ``finishing.derives``."""
 
     __repr__ = repr_without_texts()
+
+    def alone(self) -> dspy.Predict:
+        """Return the loss's stand-in where a response is critiqued alone; optimizers do not tune it."""
+        predictor = dspy.Predict(self.shape.loss(contrast=False, merged=self.gradient is None))
+        predictor.lm = getattr(self.loss, "lm", None)
+        return predictor
 
     def lms(self) -> list[Any]:
         """Return the language models that may be asked."""
@@ -143,7 +151,9 @@ class ProgramPolicy:
         if request.task == "sample":
             return self._ask_program(request, sampling)
         parent = request.parent if request.task == "update" else None
-        answers = getattr(self._modules, request.task) if parent is None else self._ending(parent)
+        answers: Any = getattr(self._modules, request.task) if parent is None else self._ending(parent)
+        if self._alone(request):
+            answers = self._modules.alone()
         told = {**self._context(), **request.inputs}
         module = named(request.task)(answers, answers.acall)
         return _ModuleCall(request, module, told, lenient(dspy.settings.adapter, sampling), self._modules.lm)
@@ -156,6 +166,12 @@ class ProgramPolicy:
         lm = _drawn(dspy.settings.lm, sampling)
         return _ModuleCall(request, module, self._inputs, salted(dspy.settings.adapter, sampling), lm)
 
+    def _alone(self, request: Generate) -> bool:
+        """Return whether a response is critiqued alone by a loss whose prompt is about two: where none is worse."""
+        if request.task != "loss" or REJECTED in request.inputs or self._modules.loss is None:
+            return False
+        return any(REJECTED in predictor.signature.input_fields for predictor in self._modules.loss.predictors())
+
     def _context(self) -> dict[str, Any]:
         given = {**self._inputs, **(self._agent.told if self._agent is not None else {})}
         return {name: given[name] for name in self._modules.shape.context if given.get(name) is not None}
@@ -166,7 +182,7 @@ class ProgramPolicy:
             return Completion(failure=ask.failure, usage=ask.usage, finish_reason=ask.finish_reason)
         if request.task in ("loss", "gradient"):
             text = str(list(ask.value.values())[-1] or "")  # the last field: reasoning may stand before it
-            self._critiques[request.task, request.step, text] = ask.trace
+            self._critiques[request.task, request.step, text] = [] if self._alone(request) else ask.trace
             return Completion(text, usage=ask.usage, finish_reason=ask.finish_reason)
         value = ask.value
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any, Literal
@@ -208,6 +209,20 @@ def test_modes_are_one_loop(lm: dspy.LM) -> None:
     assert len(lm.engine.requests) == 3
     revised = TPO(cot(), longer, width=1, depth=1, mode="revision")(question="why not?")
     assert revised.answer.startswith("improved") and revised.trajectory.steps[0].rejected is None
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_where_none_is_worse_the_critic_is_not_told_of_a_rejected_response(
+    lm: dspy.LM, caplog: pytest.LogCaptureFixture, merged: bool
+) -> None:
+    settings = {"plan": "adaptive", "max_calls": 19, "stop_at": 1.0, "merged_critique": merged}
+    refined = TPO(cot(), lambda prompt, response: 0.5, **settings)
+    with caplog.at_level(logging.WARNING, "dspy"):
+        trajectory = refined(question="why?").trajectory
+    critiques = [step for step in trajectory.steps if step.chosen]
+    assert critiques and all(step.rejected is None and step.gradient for step in critiques)
+    assert lm.engine.asked("chosen_response") and not lm.engine.asked("rejected_response")
+    assert not [record for record in caplog.records if "Not all input fields" in record.getMessage()]
 
 
 def test_loss_and_gradient_may_be_one_predictor(lm: dspy.LM) -> None:
