@@ -29,6 +29,7 @@ __all__ = [
     "place_of",
     "rounds_of",
     "scored",
+    "told_in",
     "winner",
 ]
 
@@ -127,6 +128,14 @@ def parent_of(candidate: Candidate, trajectory: Trajectory) -> int | None:
     if candidate.critique is not None and 0 <= candidate.critique < len(trajectory.steps):
         return place_of(trajectory.steps[candidate.critique].chosen, trajectory)
     return place_of(next((s.chosen for s in trajectory.steps if s.step == candidate.step), None), trajectory)
+
+
+def told_in(candidate: Candidate, trajectory: Trajectory) -> int | None:
+    """Return the round whose instructions a later round's update follows again."""
+    if candidate.critique is None or not 0 <= candidate.critique < len(trajectory.steps):
+        return None
+    round_ = trajectory.steps[candidate.critique].step
+    return None if round_ == candidate.step else round_
 
 
 def place_of(candidate: Candidate | None, trajectory: Trajectory) -> int | None:

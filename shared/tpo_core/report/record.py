@@ -17,6 +17,7 @@ from tpo_core.report.entries import (
     parent_of,
     place_of,
     rounds_of,
+    told_in,
     winner,
 )
 from tpo_core.values import Candidate, Failure, Step, Usage
@@ -88,6 +89,7 @@ def _candidate(candidate: Candidate, trajectory: Trajectory) -> dict[str, Any]:
             "step": candidate.step,
             "update": not candidate.fresh,
             "parent": parent_of(candidate, trajectory),
+            "told": told_in(candidate, trajectory),
             "failure": _failure(candidate.failure),
             "feedback": candidate.feedback,
             "heads": {str(k): finite(v) for k, v in candidate.heads.items()},

@@ -119,8 +119,11 @@ def test_each_text_is_kept_once_and_others_point_at_it(make):
 def test_an_update_s_parent_is_the_chosen_of_its_critique_where_a_round_has_several():
     parents = (Candidate("a", reward=2.0, index=0), Candidate("b", reward=1.0, index=1))
     update = Candidate("c", reward=3.0, step=1, fresh=False, critique=1, index=2)
-    t = Trajectory("q", (*parents, update), (Step(1, parents[0]), Step(1, parents[1])))
-    assert data_of(trajectory_page(t), "trajectory")["candidates"][2]["parent"] == 1
+    again = Candidate("d", reward=2.5, step=2, fresh=False, critique=1, index=3)
+    t = Trajectory("q", (*parents, update, again), (Step(1, parents[0]), Step(1, parents[1])))
+    first, second = data_of(trajectory_page(t), "trajectory")["candidates"][2:]
+    assert first["parent"] == second["parent"] == 1
+    assert "told" not in first and second["told"] == 1  # by the instructions of an earlier round
 
 
 def test_a_page_is_written_piece_by_piece_while_its_queries_arrive(make):

@@ -56,6 +56,12 @@ def test_everything_a_trajectory_has_is_on_its_page(page):
     assert page.texts("h1") == ["A fox"] and page.driver.title == "A fox"
 
 
+def test_an_update_that_follows_earlier_instructions_again_says_so(page):
+    again = replace(TREE.candidates[3], step=2, critique=0, index=5)
+    page.show(replace(TREE, candidates=(*TREE.candidates, again)).to_html())
+    assert page.texts(".role.told") == ["instructions of round 1"]
+
+
 def test_a_diagnosis_and_failed_rounds_are_told(page):
     weak = [replace(TREE.candidates[3], reward=-3.0, index=i) for i in range(3, 8)]
     failed = Step(2, failure=Failure("error", "critic timed out"))

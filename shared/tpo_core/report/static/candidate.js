@@ -25,7 +25,7 @@ function kindText(candidate) {
   return candidate.parent === undefined ? "update" : `update of #${candidate.parent}`;
 }
 
-// What a candidate was to the loop: the answer, a round's chosen or its rejected.
+// What a candidate was to the loop: the answer, a round's chosen or its rejected; and whose instructions it follows again.
 function rolesOf(record, place) {
   const roles = [];
   if (record.best === place) roles.push(["best", "answer"]);
@@ -34,6 +34,8 @@ function rolesOf(record, place) {
     const rounds = (record.steps ?? []).filter((step) => step[role] === place).map((step) => step.number);
     if (rounds.length) roles.push([role, `${role} in round${rounds.length > 1 ? "s" : ""} ${rounds.join(", ")}`]);
   }
+  const told = record.candidates[place].told;
+  if (told !== undefined) roles.push(["told", `instructions of round ${told}`]);
   return roles;
 }
 
