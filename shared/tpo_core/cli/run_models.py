@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from tpo_core.rewards.base import RewardModel
     from tpo_core.runs import Item
 
-__all__ = ["RETRIES", "Closing", "RunModels"]
+__all__ = ["RETRIES", "Closing", "RunModels", "opened_reward"]
 
 RETRIES = 6
 """How often a client asks a judge again that has too much to do: half a minute."""
@@ -56,12 +57,7 @@ class RunModels:
     @cached_property
     def reward(self) -> RewardModel:
         """Return who scores."""
-        from tpo_core.cli.models import find_reward
-
-        named = self._args.reward
-        reward = find_reward(named, judge=lambda: self.judge(self._args.model), named=self.judge)
-        found: RewardModel = self._opened.enter_context(Closing(reward))
-        return found
+        return opened_reward(self._opened, self._args.reward, self._args.model, self.judge)
 
     def chat(self, name: str | None, retries: int = 0) -> ChatModel:
         """Return a model by its name, the same one each time.
@@ -102,6 +98,23 @@ class RunModels:
             demos = DEMOS if self.embedded else None
             self._policies[name] = ChatPolicy(chat, critic=critic, editor=editor, demos=demos)
         return self._policies[name]
+
+
+def opened_reward(
+    opened: ExitStack, name: str, model: str | None, judge: Callable[[str | None], ChatModel]
+) -> RewardModel:
+    """Find a reward, which ``opened`` closes at its end.
+
+    Args:
+        opened: Closes it.
+        name: As on the command line.
+        model: The model that judges where the name says no other.
+        judge: Returns a model that judges, by its name.
+    """
+    from tpo_core.cli.models import find_reward
+
+    found: RewardModel = opened.enter_context(Closing(find_reward(name, judge=lambda: judge(model), named=judge)))
+    return found
 
 
 class Closing:

@@ -18,7 +18,7 @@ from tpo_core.cli.check import PROMPTS
 from tpo_core.cli.live import Live
 from tpo_core.cli.options import BRIEF, EMBEDDED, log
 from tpo_core.cli.run import stop_on_sigterm
-from tpo_core.cli.run_models import Closing, RunModels
+from tpo_core.cli.run_models import RunModels, opened_reward
 from tpo_core.cli.text import clean, reward_name
 from tpo_core.config import TPOConfig
 from tpo_core.errors import InvalidInputError
@@ -130,13 +130,9 @@ def _parts(args: argparse.Namespace, opened: ExitStack) -> _Parts:
 
 def _gold(args: argparse.Namespace, opened: ExitStack, judge: Callable[[str | None], ChatModel]) -> RewardModel | None:
     """Return the held-out reward, found and reached before any model is asked."""
-    from tpo_core.cli.models import find_reward
-
     if args.gold is None:
         return None
-    found: RewardModel = opened.enter_context(
-        Closing(find_reward(args.gold, judge=lambda: judge(args.model), named=judge))
-    )
+    found = opened_reward(opened, args.gold, args.model, judge)
     found.check()
     return found
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tpo_core.masking import hide
 from tpo_core.records import repr_without_texts
-from tpo_core.values import Candidate
+from tpo_core.values import Candidate, Step
 
 if TYPE_CHECKING:
     from tpo_core.trajectory import Trajectory
@@ -125,17 +125,22 @@ def parent_of(candidate: Candidate, trajectory: Trajectory) -> int | None:
     """Return the place of the candidate that an update rewrites: the chosen of its critique, or of its round."""
     if candidate.fresh:
         return None
-    if candidate.critique is not None and 0 <= candidate.critique < len(trajectory.steps):
-        return place_of(trajectory.steps[candidate.critique].chosen, trajectory)
-    return place_of(next((s.chosen for s in trajectory.steps if s.step == candidate.step), None), trajectory)
+    critique = _critique_of(candidate, trajectory)
+    if critique is None:
+        critique = next((step for step in trajectory.steps if step.step == candidate.step), None)
+    return None if critique is None else place_of(critique.chosen, trajectory)
 
 
 def told_in(candidate: Candidate, trajectory: Trajectory) -> int | None:
     """Return the round whose instructions a later round's update follows again."""
-    if candidate.critique is None or not 0 <= candidate.critique < len(trajectory.steps):
-        return None
-    round_ = trajectory.steps[candidate.critique].step
-    return None if round_ == candidate.step else round_
+    critique = _critique_of(candidate, trajectory)
+    return None if critique is None or critique.step == candidate.step else critique.step
+
+
+def _critique_of(candidate: Candidate, trajectory: Trajectory) -> Step | None:
+    """Return the critique that a candidate says it was made from; a file may hold any number in its place."""
+    place = candidate.critique
+    return trajectory.steps[place] if place is not None and 0 <= place < len(trajectory.steps) else None
 
 
 def place_of(candidate: Candidate | None, trajectory: Trajectory) -> int | None:

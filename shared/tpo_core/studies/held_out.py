@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from tpo_core.rewards.base import RewardModel
 from tpo_core.studies.benchmarks.checkers import Verdict
-from tpo_core.studies.benchmarks.scores import Scores
+from tpo_core.studies.benchmarks.scores import Scores, digest
 from tpo_core.studies.scaling import Answer
 from tpo_core.values import Pair
 
@@ -30,23 +29,14 @@ def held_out(folder: Path, pairs: Mapping[Answer, Pair], gold: RewardModel, name
         name: What it is called on the command line.
     """
     scores = Scores(folder, "held-out", name)
-    found = {answer: value for answer in pairs if (value := _kept(scores, answer)) is not None}
-    left: Iterator[Answer] = (answer for answer in pairs if answer not in found)
+    kept = {query: dict(before.parts) if (before := scores.get(query, "")) else {} for query, _ in pairs}
+    left: Iterator[Answer] = ((query, text) for query, text in pairs if digest(text) not in kept[query])
     while batch := list(islice(left, BATCH)):
-        rewards = gold.score_pairs([pairs[answer] for answer in batch])
-        new = {a: float(reward) for a, reward in zip(batch, rewards, strict=True) if math.isfinite(reward)}
-        for query in dict.fromkeys(query for query, _ in new):
-            before = scores.get(query, "")
-            mine = {_place(answer): value for answer, value in new.items() if answer[0] == query}
-            scores.add(query, "", Verdict(None, {**(before.parts if before else {}), **mine}))
-        found |= new
-    return found
-
-
-def _kept(scores: Scores, answer: Answer) -> float | None:
-    kept = scores.get(answer[0], "")
-    return kept.parts.get(_place(answer)) if kept is not None else None
-
-
-def _place(answer: Answer) -> str:
-    return hashlib.blake2b(answer[1].encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+        rewards = zip(batch, gold.score_pairs([pairs[answer] for answer in batch]), strict=True)
+        new = [(query, text, float(reward)) for (query, text), reward in rewards if math.isfinite(reward)]
+        for query, text, reward in new:
+            kept[query][digest(text)] = reward
+        for query in dict.fromkeys(query for query, _, _ in new):
+            scores.add(query, "", Verdict(None, kept[query]))
+    found = {(query, text): kept[query].get(digest(text)) for query, text in pairs}
+    return {answer: reward for answer, reward in found.items() if reward is not None}

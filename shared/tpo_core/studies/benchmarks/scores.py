@@ -12,7 +12,7 @@ from tpo_core.report.entries import best
 from tpo_core.runs.reader import Finished, RunReader
 from tpo_core.studies.benchmarks.checkers import Verdict
 
-__all__ = ["Scores", "answered"]
+__all__ = ["Scores", "answered", "digest"]
 
 
 def answered(reader: RunReader) -> Iterator[tuple[Finished, str]]:
@@ -45,14 +45,14 @@ class Scores:
     def get(self, id: str, answer: str) -> Verdict | None:
         """Return a query's score; None where its answer has none."""
         line = self._kept.get(id)
-        if line is None or line.get("answer") != _hash(answer):
+        if line is None or line.get("answer") != digest(answer):
             return None
         value = line.get("value")
         return Verdict(None if value is None else float(value), dict(line.get("parts") or {}), line.get("left_out", ""))
 
     def add(self, id: str, answer: str, verdict: Verdict) -> None:
         """Keep a score, at once on disk."""
-        line: dict[str, Any] = {"id": id, "answer": _hash(answer), "value": verdict.value}
+        line: dict[str, Any] = {"id": id, "answer": digest(answer), "value": verdict.value}
         line |= {"parts": dict(verdict.parts)} if verdict.parts else {}
         line |= {"left_out": verdict.left_out} if verdict.left_out else {}
         line |= {"by": self._by} if self._by is not None else {}
@@ -82,5 +82,6 @@ def _end_line(file: IO[str]) -> None:
                 file.write("\n")
 
 
-def _hash(text: str) -> str:
+def digest(text: str) -> str:
+    """Return what stands for an answer's text in the file."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
