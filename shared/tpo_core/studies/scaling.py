@@ -147,8 +147,10 @@ def _by_held_out(point: Point) -> Iterator[str]:
     held, tokens = point.held_out, point.over_tokens
     if held is None or tokens is None:
         return
-    verdict = "which the held-out reward confirms" if held.low > 0 else "which does not show better answers"
-    if tokens.low > 0 > held.high:
+    verdict = "which does not show better answers"
+    if held.low > 0:
+        verdict = "which confirms the gain" if tokens.low > 0 else "which alone shows better answers"
+    elif tokens.low > 0 > held.high:
         verdict = "so that the gain is in what the optimised reward likes"
     yield (
         f"{point.arm}: against best-of-N for as many tokens {_span(tokens)} by the optimised reward, {_span(held)} by "

@@ -103,6 +103,9 @@ def test_a_held_out_reward_is_of_the_answers_that_are_held_against_each_other_an
         assert [p.held_out.value for p in found if p.arm == "tpo"][-1] == 3 * sign
         said = warnings(ONE_ARM, found)
         assert verdict in said[0] and not any("does not prove" in each for each in said)
+    even = outcomes("a", [[1.0], [2.0]], [2.0], words=6)
+    longer = {answer: float(len(pair.response)) for answer, pair in compared(ONE_ARM, even).items()}
+    assert "alone shows" in warnings(ONE_ARM, points(ONE_ARM, even, longer))[0]  # there is no gain to confirm
     some = points(ONE_ARM, played, {answer: 1.0 for answer in pairs if answer[0] == "a"})
     assert some[1].held_out is not None  # of the query that has both
     assert all(point.held_out is None for point in points(ONE_ARM, played))
