@@ -59,6 +59,10 @@ class Evidence:
     """Squared deviations of fresh rewards from their query's mean."""
     fresh_degrees: int = 0
     """Fresh rewards less queries: the degrees of freedom of ``fresh_squares``."""
+    fresh_deviations: float = 0.0
+    """Absolute deviations of fresh rewards from their query's mean."""
+    fresh_roots: float = 0.0
+    """The sum over queries of sqrt(n (n - 1)), n being their fresh rewards: what ``fresh_deviations`` grow with."""
     critiques: int = 0
     """Critiques with at least one scored update: the count of ``x`` and ``y``."""
     x: float = 0.0
@@ -148,7 +152,7 @@ class Experience:
         if not isinstance(data, dict) or data.pop("format", None) != _FORMAT:
             raise InvalidInputError("text is not what Experience.to_json writes")
         evidence = rebuilt(Evidence, data)
-        counts = (evidence.fresh_degrees, evidence.critiques, evidence.gains, evidence.gains_of)
+        counts = (evidence.fresh_degrees, evidence.fresh_roots, evidence.critiques, evidence.gains, evidence.gains_of)
         if not evidence.finite or any(n < 0 for n in counts):
             raise InvalidInputError("text holds numbers that no evidence has")
         return cls(evidence)

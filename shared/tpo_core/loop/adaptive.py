@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from tpo_core.config.experience import Cost, Evidence, Experience
-from tpo_core.loop.estimates import Value, log_spread_error, query_spread, spread_of, value_of_updates
+from tpo_core.loop.estimates import Value, heavy_share, log_spread_error, query_spread, spread_of, value_of_updates
 from tpo_core.loop.learning import fresh_mean
 from tpo_core.loop.ledger import Ledger
 from tpo_core.loop.planner import Again, Costs, Outlook, Split, best_split, gain
@@ -119,7 +119,7 @@ def _outlook(ledger: Ledger, best: float, evidence: Evidence) -> tuple[Outlook, 
     own = ledger.told
     spread = query_spread(own.fresh_squares, own.fresh_degrees)
     place = max(-FAR, min(FAR, (best - mean) / s))
-    return Outlook(place, place + far / s, spread, log_spread_error(evidence)), s
+    return Outlook(place, place + far / s, spread, log_spread_error(evidence), heavy_share(evidence)), s
 
 
 def _again(ledger: Ledger, value: Value, s: float) -> tuple[int, Again | None]:

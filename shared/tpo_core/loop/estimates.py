@@ -11,12 +11,26 @@ from dataclasses import dataclass, replace
 
 from tpo_core.config.experience import Evidence
 
-__all__ = ["TAILS", "Value", "Z", "interval", "log_spread_error", "query_spread", "spread_of", "value_of_updates"]
+__all__ = [
+    "TAILS",
+    "Value",
+    "Z",
+    "heavy_share",
+    "interval",
+    "log_spread_error",
+    "query_spread",
+    "spread_of",
+    "value_of_updates",
+]
 
 Z = 1.96
 """Standard deviations that a 95 % interval reaches to either side."""
 TAILS = 5
-"""Degrees of freedom of fresh samples: heavier than a normal's, so that a lucky sample is not ruled out."""
+"""Degrees of freedom of the heavy part of fresh samples: a lucky sample is not ruled out until many were seen."""
+DEVIATION, HEAVY_DEVIATION = 0.7979, 0.7351
+"""The mean absolute deviation of a normal variable and of Student's t with ``TAILS`` degrees, both of variance 1."""
+TAILS_WEIGHT = 60.0
+"""How many samples the prior counts by which all of them have heavy tails."""
 PRIOR_WEIGHT = 4.0
 """How many observations the priors of the two spreads below count."""
 TIE_WEIGHT = 6.0
@@ -68,6 +82,20 @@ def spread_of(evidence: Evidence) -> float | None:
     if evidence.fresh_degrees <= 0 or evidence.fresh_squares <= 0:
         return None
     return math.sqrt(evidence.fresh_squares / evidence.fresh_degrees)
+
+
+def heavy_share(evidence: Evidence) -> float:
+    """Return the part of fresh samples that have heavy tails, where the others are normal: 1 where nothing was seen.
+
+    It is the part with which the mean absolute deviation in units of s comes out as seen: a few far samples make s
+    large, and most look near then.
+    """
+    s = spread_of(evidence)
+    if s is None:
+        return 1.0
+    seen = TAILS_WEIGHT * HEAVY_DEVIATION + evidence.fresh_deviations / s
+    short = DEVIATION - seen / (TAILS_WEIGHT + evidence.fresh_roots)
+    return max(0.0, min(1.0, short / (DEVIATION - HEAVY_DEVIATION)))
 
 
 def log_spread_error(evidence: Evidence) -> float:

