@@ -1,8 +1,9 @@
-"""What each setting of ``TPOConfig.fast()`` does to reward, waits and tokens, in worlds whose law is known.
+"""What each setting of ``TPOConfig.fast()`` and ``critiques`` do to reward, waits and tokens, in worlds of a known law.
 
 A wait is a request that a query makes after the one before has been answered. Rewards are the best of each query above
 the mean of its fresh samples, in their spreads; differences to ``TPOConfig()`` with 95 % intervals over runs. "width 4"
-is what is left of five answers a round where the last of them is not waited for.
+is what is left of five answers a round where the last of them is not waited for; with two critiques a round it has
+about as many answer tokens as D2-N5.
 
     python benchmarks/fast.py [--runs 12] [--queries 40]
 """
@@ -26,6 +27,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "patience 1": {"patience": 1},
     "fast": {"merged_critique": True, "patience": 1},
     "width 4": {"width": 4},
+    "critiques 2": {"critiques": 2},
+    "critiques 2, width 4": {"critiques": 2, "width": 4},
 }
 
 
@@ -64,7 +67,7 @@ def played(world: World, settings: dict[str, Any], runs: int, queries: int) -> P
             query = f"0 {run} {number}"
             trajectory = play(query, policy, reward, config)
             gained.append((trajectory.best.reward or 0.0) - world_mean(query))
-            critiqued = sum(step.chosen is not None for step in trajectory.steps)
+            critiqued = len({step.step for step in trajectory.steps if step.chosen is not None})  # a round's at once
             waits.append(1 + (2 if config.merged_critique else 3) * critiqued)
             tokens.append(trajectory.usage.completion_tokens)
         rewards.append(fmean(gained))

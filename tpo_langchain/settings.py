@@ -51,6 +51,8 @@ class LoopSettings(BaseModel):
     """D, rounds of loss, gradient and update."""
     fresh: int = 0
     """How many of a round's candidates are new runs of the chain instead of updates."""
+    critiques: int = 1
+    """How many critiques a round has, each of a contrast of its own; they share the round's updates."""
     merged_critique: bool = False
     """Whether the textual loss and the textual gradient are one request."""
     samples_at_once: int | None = None

@@ -61,6 +61,7 @@ def add_search(parser: argparse.ArgumentParser, *, plan: bool = True) -> None:
     search.add_argument("--width", type=int, help="answers a round (default 5)")
     search.add_argument("--depth", type=int, help="rounds (default 2)")
     search.add_argument("--fresh", type=int, help="how many of a round's answers are new instead of rewritten")
+    search.add_argument("--critiques", type=int, help="critiques a round, among which it shares its rewritten answers")
     search.add_argument("--temperature", type=float, help="sampling temperature (default 0.7)")
     search.add_argument("--top-p", type=float, metavar="P", help="nucleus sampling")
     search.add_argument("--seed", type=int, help="make the samples reproducible")
@@ -104,6 +105,7 @@ def config_of(args: argparse.Namespace, embedded: bool) -> TPOConfig:
         "width": args.width,
         "depth": args.depth,
         "fresh": args.fresh,
+        "critiques": args.critiques,
         "temperature": args.temperature,
         "seed": args.seed,
         "max_response_tokens": args.max_response_tokens,

@@ -53,6 +53,11 @@ class TPOConfig:
     """How many of a round's ``width`` candidates are new samples of the program instead of updates (0 in the paper).
     Weak policies gain from a mix: updates raise the mean reward, fresh samples keep its spread."""
 
+    critiques: int = 1
+    """How many critiques a round has, each of a contrast of its own (1 in the paper), or as many as there are contrasts
+    to the best two. They share the round's updates, which then differ more than those that follow the same
+    instructions; each more costs two requests a round."""
+
     merged_critique: bool = False
     """Whether the textual loss and the textual gradient are one request (``Instructions``): of a round's three requests
     that wait for each other two are left. The paper has two prompts. The task is then ``loss``, ``Step.gradient`` has
@@ -122,6 +127,10 @@ class TPOConfig:
         _check_int("fresh", self.fresh, 0, optional=False)
         if self.fresh >= self.width:
             raise InvalidInputError(f"fresh must be less than width ({self.width}), not {self.fresh}; see mode='bon'")
+        _check_int("critiques", self.critiques, 1, optional=False)
+        if self.critiques > self.width - self.fresh:
+            made = f"the updates of a round ({self.width - self.fresh}: width - fresh)"
+            raise InvalidInputError(f"critiques must be at most {made}, not {self.critiques}")
         for name in ("samples_at_once", "max_response_tokens", "max_calls", "max_tokens", "patience"):
             _check_int(name, getattr(self, name), 1)
         _check_int("max_shown_chars", self.max_shown_chars, 64)
@@ -174,9 +183,14 @@ class TPOConfig:
     def samples(self) -> int:
         """Return the samples one query costs by the paper's plan when nothing fails or stops early: N + D * (2 + N).
 
-        With a merged critique one less a round.
+        With a merged critique one less a round; with more critiques than one, as many times the 2.
         """
-        return self.width + self.rounds * ((1 if self.merged_critique else 2) + self.width)
+        return self.width + self.rounds * (self.critiques * self.critique_calls + self.width)
+
+    @property
+    def critique_calls(self) -> int:
+        """Return the requests of one critique: the textual loss and the textual gradient, or both in one."""
+        return 1 if self.merged_critique else 2
 
 
 def configured(config: TPOConfig | None, settings: Mapping[str, Any]) -> TPOConfig:

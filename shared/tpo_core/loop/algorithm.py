@@ -124,7 +124,7 @@ def _round(ledger: Ledger, plan: Plan, number: int) -> Generator[Effect, Any, St
     if not plan.contrasts:
         yield from _sample(ledger, plan.fresh, number)
         return None
-    least = 2 if ledger.config.merged_critique else 3
+    least = ledger.config.critique_calls + 1
     if ledger.affordable(least) < least:  # a loss and a gradient buy nothing without an update after them
         return "max_calls"
     first = len(ledger.steps)

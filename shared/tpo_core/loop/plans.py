@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from tpo_core.loop.ledger import Ledger
@@ -50,8 +50,8 @@ class Plan:
 def paper_plan(ledger: Ledger, number: int) -> Plan | StopReason:
     """Return the paper's round: N updates of the best of C against the worst of C.
 
-    Mode ``revision`` needs no contrast. ``fresh`` of the N samples are the program's own instead of updates. Without
-    contrast the round samples once more, and then is the last.
+    Mode ``revision`` needs no contrast. ``fresh`` of the N samples are the program's own instead of updates, and
+    ``critiques`` share the updates. Without contrast the round samples once more, and then is the last.
     """
     config, best = ledger.config, ledger.best
     if number > config.rounds:
@@ -59,7 +59,22 @@ def paper_plan(ledger: Ledger, number: int) -> Plan | StopReason:
     if best is None or (config.mode == "tpo" and not ledger.has_contrast()):
         return "no_contrast" if ledger.of_step(number) else Plan(fresh=config.width, final=False)
     rejected = ledger.worst if config.mode == "tpo" else None
-    return Plan((Contrast(best, rejected, config.width - config.fresh),), config.fresh)
+    first = Contrast(best, rejected, config.width - config.fresh)
+    return Plan(_shared(ledger, first) if config.critiques > 1 else (first,), config.fresh)
+
+
+def _shared(ledger: Ledger, first: Contrast) -> tuple[Contrast, ...]:
+    """Return a contrast and others that share its updates, as many as ``critiques`` says and the calls left pay."""
+    wanted, calls, shown = ledger.config.critiques, ledger.config.critique_calls, _texts(first)
+    most = max(1, ledger.affordable(wanted * (calls + 1)) // (calls + 1))  # without an update a critique buys nothing
+    found = [first, *(c for c in contrasts(ledger, wanted, 0) if _texts(c) != shown)][:most]
+    paid = len(found) * calls
+    each, more = divmod(ledger.affordable(paid + first.updates) - paid, len(found))
+    return tuple(replace(c, updates=each + (place < more)) for place, c in enumerate(found))
+
+
+def _texts(contrast: Contrast) -> tuple[str, str | None]:
+    return contrast.chosen.response, None if contrast.rejected is None else contrast.rejected.response
 
 
 def contrasts(ledger: Ledger, critiques: int, updates: int) -> tuple[Contrast, ...]:

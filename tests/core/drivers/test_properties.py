@@ -24,11 +24,12 @@ from tpo_core.values import Completion, Failure
 
 QUERIES = [f"query {i}" for i in range(100)]
 configs = st.builds(
-    TPOConfig,
+    lambda critiques, **given: TPOConfig(critiques=min(critiques, given["width"] - given["fresh"]), **given),
     mode=st.sampled_from(["tpo", "revision", "bon"]),
     width=st.integers(2, 5),
     depth=st.integers(0, 3),
     fresh=st.integers(0, 1),
+    critiques=st.integers(1, 3),
     samples_at_once=st.none() | st.integers(1, 3),
     min_spread=st.sampled_from([0.0, 1.0]),
     max_calls=st.none() | st.integers(1, 30),
