@@ -132,10 +132,21 @@ class Show:
                 self._candidate(candidate, progress.best)
             self.busy(_NEXT["scored"] if progress.step < self._config.rounds else "finishing")
         elif progress.kind in ("loss", "gradient"):
-            what = "why the best is better than the worst" if progress.kind == "loss" else "instructions"
-            self._heading(f"round {progress.step}: {what}")
+            self._heading(f"round {progress.step}: {self._written(progress)}")
             self._line(progress.text.strip(), style="italic", indent=2)
             self.busy(_NEXT[progress.kind])
+
+    def _written(self, progress: Progress) -> str:
+        """Name what the critic wrote; where a round has several critiques, by the rewards of what they compare."""
+        chosen, rejected = (progress.round.chosen, progress.round.rejected) if progress.round else (None, None)
+        about = ""
+        if chosen is not None and (self._config.critiques > 1 or self._config.plan == "adaptive"):
+            about = f" ({chosen.reward:+.2f}" + (f" over {rejected.reward:+.2f})" if rejected is not None else ")")
+        if progress.kind == "gradient":
+            return f"instructions{about}"
+        if rejected is None:
+            return f"what {'this answer' if about else 'the best'} lacks{about}"
+        return f"why the one is better than the other{about}" if about else "why the best is better than the worst"
 
     def close(self, trajectory: Trajectory) -> None:
         """Show the first best answer beside the final one, and what it cost."""

@@ -67,6 +67,22 @@ def test_a_run_shows_answers_critique_instructions_and_both_bests(
     assert "6 samples" in out and "tokens" in out
 
 
+@pytest.mark.parametrize(
+    ("options", "titles"),
+    [
+        (["--mode", "revision"], ["round 1: what the best lacks", "round 1: instructions"]),
+        (["--critiques", "2"], ["round 1: why the one is better than the other (+9.00 over +8.00)"]),
+        (["--critiques", "2", "--mode", "revision"], ["round 1: what this answer lacks (+8.00)"]),
+    ],
+)
+def test_a_critique_is_headed_by_what_it_is_about(
+    options: list[str], titles: list[str], loopback: Start, length: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(loopback(speak), "--reward", length, *options)
+    out = capsys.readouterr().out
+    assert all(title in out for title in titles), out
+
+
 def test_model_text_cannot_command_the_terminal_or_style_the_view(
     loopback: Start, length: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
