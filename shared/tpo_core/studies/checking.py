@@ -6,6 +6,7 @@ says what best-of-N, the paper's plan and the adaptive plan are expected to reac
 takes. The verdict is best-of-N where updates add less than ``MARGIN`` to it even at the upper end of what they may be
 worth, and the adaptive plan, which goes on learning, where that is open. Where they pay even at the lower end it is the
 paper's plan or the adaptive one, whichever is expected to reach more; the law leaves out what planning anew gains.
+All fresh samples are taken to have heavy tails: a dozen queries say too little to count on less.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Literal
 
 from tpo_core.config import TPOConfig
 from tpo_core.config.experience import Cost, Evidence, Experience
-from tpo_core.loop.estimates import Value, Z, heavy_share, interval, spread_of, value_of_updates
+from tpo_core.loop.estimates import Value, Z, interval, spread_of, value_of_updates
 from tpo_core.loop.planner import Costs, Outlook, best_split, gain
 from tpo_core.report.moments import Share
 from tpo_core.studies.intervals import Estimate
@@ -138,7 +139,7 @@ class _Plans:
     """What each plan is expected to reach for the tokens of the paper's D2-N5, by the planner's law."""
 
     def __init__(self, evidence: Evidence, value: Value, prompt_price: float, scoring: float) -> None:
-        self._value, self._price, self._heavy = value, prompt_price, heavy_share(evidence)
+        self._value, self._price = value, prompt_price
         known = (evidence.sample, evidence.critique, evidence.update)
         self.in_tokens = all(cost.completion_tokens for cost in known if cost.asked)
         scored = scoring if self.in_tokens else 0.0
@@ -186,19 +187,16 @@ class _Plans:
         depth = max(1, int((self.budget - width * self._costs.sample) / round_))
         best = self._best_of(width)
         for _ in range(depth):
-            best += gain(self._at(best), self._value, 1, width, 0)
+            best += gain(Outlook(best, math.inf), self._value, 1, width, 0)
         return best, width, depth
 
     def _after_first(self, value: Value, *, critiques: bool) -> float:
         best = self._best_of(self.first)
         left = self.budget - self.first * self._costs.sample
-        return best + best_split(self._at(best), value, self._costs, left, critiques=critiques).gain
+        return best + best_split(Outlook(best, math.inf), value, self._costs, left, critiques=critiques).gain
 
     def _best_of(self, samples: int) -> float:
-        return LOWEST + gain(self._at(LOWEST), self._value, 0, 0, samples)
-
-    def _at(self, best: float) -> Outlook:
-        return Outlook(best, math.inf, heavy=self._heavy)
+        return LOWEST + gain(Outlook(LOWEST, math.inf), self._value, 0, 0, samples)
 
     def _shifted(self, z: float) -> Value:
         if not z:

@@ -39,7 +39,7 @@ def test_a_query_of_the_check_has_five_fresh_samples_and_two_critiques_of_two_up
 @pytest.mark.parametrize("name", ["deaf", "harmful", "neutral"])
 def test_where_feedback_is_no_use_it_is_best_of_n_and_no_gain_is_ever_promised(name: str) -> None:
     verdicts = [checked(name, seed).verdict for seed in range(20)]
-    assert sum(verdict.plan == "bon" for verdict in verdicts) >= 15  # of 100 seeds 87, 100 and 86
+    assert sum(verdict.plan == "bon" for verdict in verdicts) >= 17  # of 100 seeds 94, 100 and 95
     assert all("do not pay" in v.reason or (v.plan == "adaptive" and "may pay" in v.reason) for v in verdicts)
     assert {TPOConfig(**verdict.settings).plan for verdict in verdicts} <= {"paper", "adaptive"}
 
