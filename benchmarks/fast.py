@@ -68,7 +68,7 @@ def played(world: World, settings: dict[str, Any], runs: int, queries: int) -> P
             trajectory = play(query, policy, reward, config)
             gained.append((trajectory.best.reward or 0.0) - world_mean(query))
             critiqued = len({step.step for step in trajectory.steps if step.chosen is not None})  # a round's at once
-            waits.append(1 + (2 if config.merged_critique else 3) * critiqued)
+            waits.append(1 + (config.critique_calls + 1) * critiqued)
             tokens.append(trajectory.usage.completion_tokens)
         rewards.append(fmean(gained))
     return Played(rewards, fmean(waits), fmean(tokens))
